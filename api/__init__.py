@@ -1,0 +1,1 @@
+"""HTTP: accepts requests, tells their results."""

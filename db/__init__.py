@@ -1,0 +1,1 @@
+"""What a checkout session is and how it is kept."""

@@ -1,0 +1,1 @@
+"""Celery: what executes what was accepted."""
