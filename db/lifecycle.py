@@ -159,7 +159,7 @@ class Outcome:
         return TaskState.FAILURE if self.refusal else TaskState.SUCCESS
 
 
-class ImpossibleTransition(Exception):
+class ImpossibleTransitionError(Exception):
     """A session was told to do what its status does not allow: a fault in the rules, never a shopper's."""
 
 
@@ -188,17 +188,22 @@ def transition(status: Status, event: Event) -> Status:
     """The status after `event`.
 
     Raises:
-        ImpossibleTransition: the table has no such edge.
+        ImpossibleTransitionError: the table has no such edge.
     """
     try:
         return TRANSITIONS[status, event]
     except KeyError:
-        raise ImpossibleTransition(f"{status} cannot {event}") from None
+        raise ImpossibleTransitionError(f"{status} cannot {event}") from None
 
 
 def made_at(session_id: UUID) -> datetime | None:
     """When a UUIDv7 was made (RFC 9562, 5.7: milliseconds in the first 48 bits); None for an id of another kind."""
-    return datetime.fromtimestamp((session_id.int >> 80) / 1000, UTC) if session_id.version == 7 else None
+    if session_id.version != 7:
+        return None
+    try:
+        return datetime.fromtimestamp((session_id.int >> 80) / 1000, UTC)
+    except (OverflowError, ValueError):  # a made-up id may point beyond the year 9999
+        return None
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The tables. Postgres refuses what must not be: CHECKs, partial unique indexes, names that errors can be told by."""
 
 from datetime import date, datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Date, Identity, Index, Integer, MetaData, Text, desc, func, text
@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from db.lifecycle import Kind, Origin, Status, TaskState
 
 NOW = func.now()
+REFUSED_PAYMENT = "kind = 'complete' AND state = 'FAILURE'"
 
 
 def _one_of(column: str, values: type[Status] | type[Origin] | type[Kind] | type[TaskState]) -> str:
@@ -29,7 +30,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {
+    type_annotation_map: ClassVar = {
         str: Text,
         UUID: PG_UUID(as_uuid=True),
         datetime: TIMESTAMP(timezone=True),
@@ -111,7 +112,7 @@ class SessionTask(Base):
     request_id: Mapped[str | None]  # joins the API's log lines with the worker's
     state: Mapped[str] = mapped_column(server_default=text(f"'{TaskState.PENDING}'"))
     accepted_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    rung_at: Mapped[datetime] = mapped_column(server_default=NOW)  # when its doorbell was last due
+    due_at: Mapped[datetime] = mapped_column(server_default=NOW)  # when its doorbell rings again, if still pending
     rings: Mapped[int] = mapped_column(Integer, server_default=text("1"))  # above one: it was delivered again
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # executions that are known to have begun
     finished_at: Mapped[datetime | None]
@@ -132,7 +133,7 @@ class SessionTask(Base):
         # A user's pending tasks in order of acceptance: what a worker locks and takes.
         Index("ix_session_tasks_pending", "user_id", "seq", postgresql_where=text("state = 'PENDING'")),
         # What the redelivery sweep reads.
-        Index("ix_session_tasks_due", "rung_at", postgresql_where=text("state = 'PENDING'")),
+        Index("ix_session_tasks_due", "due_at", postgresql_where=text("state = 'PENDING'")),
         Index(
             "uq_session_tasks_idempotency_key",
             "user_id",
@@ -140,15 +141,15 @@ class SessionTask(Base):
             unique=True,
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
-        # What the purge of records reads.
-        Index("ix_session_tasks_finished_at", "finished_at", postgresql_where=text("state <> 'PENDING'")),
-        # History of a session, and refused payments by session.
-        Index("ix_session_tasks_session_id", "session_id"),
+        # What the purge of records reads. Refused payments stay, to be refunded.
         Index(
-            "ix_session_tasks_refused_payments",
+            "ix_session_tasks_purgeable",
             "finished_at",
-            postgresql_where=text("kind = 'complete' AND state = 'FAILURE'"),
+            postgresql_where=text(f"state <> 'PENDING' AND NOT ({REFUSED_PAYMENT})"),
         ),
+        Index("ix_session_tasks_refused_payments", "finished_at", postgresql_where=text(REFUSED_PAYMENT)),
+        # History of a session.
+        Index("ix_session_tasks_session_id", "session_id"),
     )
 
 
@@ -160,15 +161,19 @@ class MaintenanceRun(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     task: Mapped[str]
     trigger: Mapped[str]
-    began_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    cleanup_id: Mapped[UUID | None]  # what the API answered as the task's id; the runs of one cleanup share it
+    requested_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    began_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     rows: Mapped[int] = mapped_column(server_default=text("0"))
     error: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint("trigger IN ('beat', 'http', 'command')", "trigger"),
-        Index("ix_maintenance_runs_task_began_at", "task", "began_at"),
-        Index("ix_maintenance_runs_began_at", "began_at"),
+        CheckConstraint("finished_at IS NULL OR began_at IS NOT NULL", "finished_at"),
+        Index("ix_maintenance_runs_task_requested_at", "task", "requested_at"),
+        Index("ix_maintenance_runs_requested_at", "requested_at"),
+        Index("ix_maintenance_runs_cleanup_id", "cleanup_id", postgresql_where=text("cleanup_id IS NOT NULL")),
     )
 
 

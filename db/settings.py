@@ -1,10 +1,13 @@
-"""Settings from the environment. Each layer adds its own; a wrong one stops the process with a sentence that names it."""
+"""Settings from the environment. Each layer adds its own; a wrong one stops the process and is named."""
 
 import sys
+from datetime import timedelta
 from typing import Annotated, Self
 
 from pydantic import Field, PostgresDsn, UrlConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from db.lifecycle import Limits
 
 Seconds = Annotated[float, Field(gt=0)]
 PostgresUrl = Annotated[PostgresDsn, UrlConstraints(allowed_schemes=["postgresql", "postgres", "postgresql+psycopg"])]
@@ -25,6 +28,11 @@ class DatabaseSettings(BaseSettings):
         if self.session_retention_seconds < self.session_ttl_seconds:
             raise ValueError("SESSION_RETENTION_SECONDS must not be less than SESSION_TTL_SECONDS")
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """The two lengths of a session's life."""
+        return Limits(timedelta(seconds=self.session_ttl_seconds), timedelta(seconds=self.session_retention_seconds))
 
     @classmethod
     def load(cls) -> Self:

@@ -1,0 +1,115 @@
+"""Connections to Postgres: one login, one place where each transaction begins."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from db.settings import DatabaseSettings
+
+# Bounds on the server's side, in milliseconds: no statement outlives the shopper's patience, no forgotten transaction
+# holds a lock. Set-wise statements must go by an index even where the statistics of a young table say otherwise, since
+# a prepared plan outlives them; none of the service's statements wants a table scan.
+OPTIONS = {
+    "statement_timeout": "5000",
+    "lock_timeout": "2000",
+    "idle_in_transaction_session_timeout": "10000",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "timezone": "UTC",
+}
+
+
+def database_url(settings: DatabaseSettings) -> URL:
+    """The URL as SQLAlchemy wants it, whichever of the usual spellings was given."""
+    return make_url(str(settings.database_url)).set(drivername="postgresql+psycopg")
+
+
+def _connect_args(name: str, **options: str) -> dict[str, Any]:
+    return {
+        "application_name": f"checkout-sessions {name}",
+        "connect_timeout": 2,  # seconds; libpq's least
+        "options": " ".join(f"-c {key}={value}" for key, value in {**OPTIONS, **options}.items()),
+        "prepare_threshold": 2,
+        # A peer that died silently is noticed within seconds.
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
+
+
+def sync_engine(settings: DatabaseSettings, name: str, size: int = 1, **options: str) -> Engine:
+    """For workers and commands; make it after the fork."""
+    return create_engine(
+        database_url(settings),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=5,
+        connect_args=_connect_args(name, **options),
+    )
+
+
+def async_engine(settings: DatabaseSettings, name: str, size: int = 8) -> AsyncEngine:
+    """For the API. `size` connections at most; who waits for one longer than a second hears 503."""
+    return create_async_engine(
+        database_url(settings),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=1,
+        connect_args=_connect_args(name),
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection[Any]]:
+    """One transaction on the driver's own connection, whose pipelines send many statements in one round trip.
+
+    The commit is the caller's, so that it can ride in the last pipeline; leaving without one rolls back.
+    """
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, Connection)
+        try:
+            yield driver
+        except psycopg.OperationalError:
+            if driver.closed:
+                connection.invalidate()
+            raise
+
+
+@asynccontextmanager
+async def driver_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection[Any]]:
+    """The same for the API: the driver's connection in autocommit, where one statement is one transaction."""
+    async with engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        raw = await connection.get_raw_connection()
+        driver = raw.driver_connection
+        assert isinstance(driver, AsyncConnection)
+        try:
+            yield driver
+        except psycopg.OperationalError:
+            if driver.closed:
+                await connection.invalidate()
+            raise
+
+
+# SQLSTATE classes: connection exception, insufficient resources, operator intervention without query_canceled.
+OUTAGE = ("08", "53", "57P", "58")
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error speaks of Postgres being away rather than of what was asked."""
+    if isinstance(error, DBAPIError):
+        error = error.orig or error
+    if isinstance(error, psycopg.Error):
+        if error.sqlstate is None:
+            return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+        return error.sqlstate.startswith(OUTAGE)
+    return isinstance(error, (SQLAlchemyTimeoutError, TimeoutError, OSError))

@@ -1,0 +1,149 @@
+"""Create everything: sessions with their lines, accepted tasks, maintenance runs, daily counts.
+
+Revision ID: 0001
+Revises:
+"""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+COLUMNS = {
+    "id": "uuid NOT NULL",
+    "user_id": "text NOT NULL",
+    "status": "text NOT NULL",
+    "package": "text NOT NULL",
+    "step": "text",
+    "data": "jsonb DEFAULT '{}'::jsonb NOT NULL",
+    "origin": "text NOT NULL",
+    "line_id": "uuid NOT NULL",
+    "line_position": "integer NOT NULL",
+    "line_began_at": "timestamptz NOT NULL",
+    "previous_session_id": "uuid",
+    "payment_reference": "text",
+    "created_at": "timestamptz DEFAULT now() NOT NULL",
+    "updated_at": "timestamptz DEFAULT now() NOT NULL",
+    "expires_at": "timestamptz NOT NULL",
+    "completed_at": "timestamptz",
+}
+
+CONSTRAINTS = {
+    "pk_checkout_sessions": "PRIMARY KEY (id)",
+    "ck_checkout_sessions_status": "CHECK (status IN ('active', 'completed', 'expired', 'invalidated'))",
+    "ck_checkout_sessions_origin": "CHECK (origin IN ('created', 'renewed', 'recovered'))",
+    "ck_checkout_sessions_completed_at": "CHECK ((status = 'completed') = (completed_at IS NOT NULL))",
+    "ck_checkout_sessions_payment_reference": "CHECK ((status = 'completed') = (payment_reference IS NOT NULL))",
+    "ck_checkout_sessions_previous": "CHECK ((line_position = 0) = (previous_session_id IS NULL))",
+    "ck_checkout_sessions_line_position": "CHECK ((origin = 'created') = (line_position = 0))",
+    "ck_checkout_sessions_expires_at": "CHECK (expires_at > created_at)",
+}
+
+INDEXES = """
+CREATE UNIQUE INDEX uq_checkout_sessions_active ON checkout_sessions (user_id) WHERE status = 'active';
+CREATE UNIQUE INDEX uq_checkout_sessions_line ON checkout_sessions (line_id, line_position DESC);
+CREATE UNIQUE INDEX uq_checkout_sessions_line_completed ON checkout_sessions (line_id) WHERE status = 'completed';
+CREATE UNIQUE INDEX uq_checkout_sessions_payment_reference ON checkout_sessions (payment_reference)
+    WHERE payment_reference IS NOT NULL;
+CREATE INDEX ix_checkout_sessions_overdue ON checkout_sessions (expires_at) WHERE status = 'active';
+CREATE INDEX ix_checkout_sessions_status_created_at ON checkout_sessions (status, created_at);
+CREATE INDEX ix_checkout_sessions_user_id_created_at ON checkout_sessions (user_id, created_at);
+CREATE INDEX ix_checkout_sessions_created_at ON checkout_sessions (created_at);
+CREATE INDEX ix_checkout_sessions_updated_at ON checkout_sessions (updated_at);
+"""
+
+UPDATED_AT_TRIGGER = """
+CREATE OR REPLACE FUNCTION set_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.updated_at := now();
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER checkout_sessions_updated_at BEFORE UPDATE ON checkout_sessions
+    FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+"""
+
+OTHER_TABLES = """
+CREATE TABLE session_tasks (
+    id uuid CONSTRAINT pk_session_tasks PRIMARY KEY,
+    seq bigint GENERATED ALWAYS AS IDENTITY,
+    kind text NOT NULL,
+    user_id text NOT NULL,
+    session_id uuid NOT NULL,
+    payload jsonb NOT NULL,
+    idempotency_key text,
+    request_hash text,
+    request_id text,
+    state text DEFAULT 'PENDING' NOT NULL,
+    accepted_at timestamptz DEFAULT now() NOT NULL,
+    due_at timestamptz DEFAULT now() NOT NULL,
+    rings integer DEFAULT 1 NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    finished_at timestamptz,
+    result_session_id uuid,
+    refusal text,
+    reason text,
+    addressed_status text,
+    worker text,
+    celery_task_id text,
+    CONSTRAINT ck_session_tasks_kind CHECK (kind IN ('create', 'renew', 'recover', 'complete')),
+    CONSTRAINT ck_session_tasks_state CHECK (state IN ('PENDING', 'SUCCESS', 'FAILURE')),
+    CONSTRAINT ck_session_tasks_finished_at CHECK ((state = 'PENDING') = (finished_at IS NULL)),
+    CONSTRAINT ck_session_tasks_result CHECK ((state = 'PENDING') = (result_session_id IS NULL)),
+    CONSTRAINT ck_session_tasks_refusal CHECK ((state = 'FAILURE') = (refusal IS NOT NULL)),
+    CONSTRAINT ck_session_tasks_idempotency_key CHECK (char_length(idempotency_key) <= 255)
+);
+CREATE INDEX ix_session_tasks_pending ON session_tasks (user_id, seq) WHERE state = 'PENDING';
+CREATE INDEX ix_session_tasks_due ON session_tasks (due_at) WHERE state = 'PENDING';
+CREATE UNIQUE INDEX uq_session_tasks_idempotency_key ON session_tasks (user_id, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+CREATE INDEX ix_session_tasks_purgeable ON session_tasks (finished_at)
+    WHERE state <> 'PENDING' AND NOT (kind = 'complete' AND state = 'FAILURE');
+CREATE INDEX ix_session_tasks_session_id ON session_tasks (session_id);
+CREATE INDEX ix_session_tasks_refused_payments ON session_tasks (finished_at)
+    WHERE kind = 'complete' AND state = 'FAILURE';
+
+CREATE TABLE maintenance_runs (
+    id uuid CONSTRAINT pk_maintenance_runs PRIMARY KEY,
+    task text NOT NULL,
+    trigger text NOT NULL,
+    cleanup_id uuid,
+    requested_at timestamptz DEFAULT now() NOT NULL,
+    began_at timestamptz,
+    finished_at timestamptz,
+    rows bigint DEFAULT 0 NOT NULL,
+    error text,
+    CONSTRAINT ck_maintenance_runs_trigger CHECK (trigger IN ('beat', 'http', 'command')),
+    CONSTRAINT ck_maintenance_runs_finished_at CHECK (finished_at IS NULL OR began_at IS NOT NULL)
+);
+CREATE INDEX ix_maintenance_runs_task_requested_at ON maintenance_runs (task, requested_at);
+CREATE INDEX ix_maintenance_runs_requested_at ON maintenance_runs (requested_at);
+CREATE INDEX ix_maintenance_runs_cleanup_id ON maintenance_runs (cleanup_id) WHERE cleanup_id IS NOT NULL;
+
+CREATE TABLE daily_counts (
+    day date CONSTRAINT pk_daily_counts PRIMARY KEY,
+    lines_begun bigint DEFAULT 0 NOT NULL,
+    recoveries_finished bigint DEFAULT 0 NOT NULL,
+    recoveries_succeeded bigint DEFAULT 0 NOT NULL
+);
+"""
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    columns = [f"{name} {kind}" for name, kind in COLUMNS.items()]
+    constraints = [f"CONSTRAINT {name} {rule}" for name, rule in CONSTRAINTS.items()]
+    _run(f"CREATE TABLE checkout_sessions ({', '.join([*columns, *constraints])})")
+    _run(INDEXES)
+    _run(UPDATED_AT_TRIGGER)
+    _run(OTHER_TABLES)
+
+
+def downgrade() -> None:
+    """Take the tables away."""
+    _run("DROP TABLE daily_counts, maintenance_runs, session_tasks, checkout_sessions; DROP FUNCTION set_updated_at()")
+
+
+def _run(statements: str) -> None:
+    op.get_bind().exec_driver_sql(statements, execution_options={"no_parameters": True})

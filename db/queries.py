@@ -1,0 +1,221 @@
+"""What the API reads, by intent. Each is one statement on an index, and brings the database's `now`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, case, func, select
+from sqlalchemy.orm import aliased
+
+from db.lifecycle import Kind, Refusal, Status, TaskState, effective_status, next_step
+from db.models import CheckoutSession, MaintenanceRun, SessionTask
+
+_LIVE = aliased(CheckoutSession)
+
+
+def _is_live(session: type[CheckoutSession]) -> ColumnElement[bool]:
+    return and_(session.status == Status.ACTIVE, session.expires_at > func.now())
+
+
+def _successor() -> ScalarSelect[UUID]:
+    """The user's live session: of a line's members only the newest can live, so it is that line's live one, if any."""
+    live = select(_LIVE.id).where(_LIVE.user_id == CheckoutSession.user_id, _is_live(_LIVE))
+    return live.correlate(CheckoutSession).scalar_subquery()
+
+
+_VIEW = (
+    CheckoutSession.id,
+    CheckoutSession.user_id,
+    CheckoutSession.status,
+    CheckoutSession.package,
+    CheckoutSession.step,
+    CheckoutSession.data,
+    CheckoutSession.origin,
+    CheckoutSession.previous_session_id,
+    CheckoutSession.payment_reference,
+    CheckoutSession.created_at,
+    CheckoutSession.updated_at,
+    CheckoutSession.expires_at,
+    CheckoutSession.completed_at,
+    case((_is_live(CheckoutSession), None), else_=_successor()).label("successor_id"),
+    func.now().label("now"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as the API shows it: the row, read with the database's clock."""
+
+    id: UUID
+    user_id: str
+    status: Status
+    package: str
+    step: str | None
+    data: dict[str, Any]
+    origin: str
+    previous_session_id: UUID | None
+    payment_reference: str | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+    completed_at: datetime | None
+    successor_id: UUID | None
+    now: datetime
+
+    @property
+    def valid(self) -> bool:
+        """Whether the shopper can go on with it."""
+        return self.status is Status.ACTIVE
+
+    @property
+    def seconds_left(self) -> int:
+        """Until it expires, rounded up; 0 if it is not active."""
+        return -int(-(self.expires_at - self.now).total_seconds() // 1) if self.valid else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The session of the HTTP contract."""
+        return {
+            "id": self.id,
+            "user_id": self.user_id,
+            "status": self.status,
+            "valid": self.valid,
+            "next": next_step(self.status),
+            "package": self.package,
+            "step": self.step,
+            "data": self.data,
+            "origin": self.origin,
+            "previous_session_id": self.previous_session_id,
+            "successor_id": self.successor_id,
+            "payment_reference": self.payment_reference,
+            "seconds_left": self.seconds_left,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+            "expires_at": self.expires_at,
+            "completed_at": self.completed_at,
+        }
+
+
+def session_view(row: Row[Any] | tuple[Any, ...]) -> SessionView:
+    """One row of the statements below, with the effective status in place of the stored one."""
+    session_id, user_id, status, *rest = row
+    view = SessionView(session_id, user_id, Status(status), *rest)
+    effective = effective_status(view.status, view.expires_at, view.now)
+    return view if effective is view.status else SessionView(session_id, user_id, effective, *rest)
+
+
+def session_by_id(session_id: UUID) -> Select[Any]:
+    """One session."""
+    return select(*_VIEW).where(CheckoutSession.id == session_id)
+
+
+def active_session_of(user_id: str) -> Select[Any]:
+    """The user's live session."""
+    return select(*_VIEW).where(CheckoutSession.user_id == user_id, _is_live(CheckoutSession))
+
+
+def locked_session(session_id: UUID) -> Select[Any]:
+    """One session for a change of step or data; a completion or renewal waits until it is through, or it for them."""
+    return session_by_id(session_id).with_for_update(of=CheckoutSession, key_share=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task as the API shows it, with the session that came of it."""
+
+    id: UUID
+    kind: Kind
+    user_id: str
+    state: TaskState
+    session_id: UUID
+    accepted_at: datetime
+    finished_at: datetime | None
+    refusal: Refusal | None
+    reason: str | None
+    result: SessionView | None
+
+
+def tasks_by_id(task_ids: list[UUID]) -> Select[Any]:
+    """Tasks, each with the session that came of it, read live."""
+    return (
+        select(
+            SessionTask.id,
+            SessionTask.kind,
+            SessionTask.user_id,
+            SessionTask.state,
+            func.coalesce(SessionTask.result_session_id, SessionTask.session_id),
+            SessionTask.accepted_at,
+            SessionTask.finished_at,
+            SessionTask.refusal,
+            SessionTask.reason,
+            *_VIEW,
+        )
+        .outerjoin(
+            CheckoutSession,
+            and_(CheckoutSession.id == SessionTask.result_session_id, SessionTask.state == TaskState.SUCCESS),
+        )
+        .where(SessionTask.id == func.any(task_ids))
+    )
+
+
+def task_view(row: Row[Any]) -> TaskView:
+    """One row of `tasks_by_id`."""
+    task_id, kind, user_id, state, session_id, accepted_at, finished_at, refusal, reason, *session = row
+    return TaskView(
+        id=task_id,
+        kind=Kind(kind),
+        user_id=user_id,
+        state=TaskState(state),
+        session_id=session_id,
+        accepted_at=accepted_at,
+        finished_at=finished_at,
+        refusal=Refusal(refusal) if refusal else None,
+        reason=reason,
+        result=session_view(tuple(session)) if session[0] else None,
+    )
+
+
+def line_of(session_id: UUID) -> Select[Any]:
+    """The members of a session's line, oldest first."""
+    line = select(CheckoutSession.line_id).where(CheckoutSession.id == session_id).scalar_subquery()
+    return select(*_VIEW).where(CheckoutSession.line_id == line).order_by(CheckoutSession.line_position)
+
+
+def tasks_of_sessions(session_ids: list[UUID], limit: int) -> Select[Any]:
+    """What was asked of sessions, in order of acceptance."""
+    return (
+        select(
+            SessionTask.id,
+            SessionTask.kind,
+            SessionTask.state,
+            SessionTask.session_id,
+            SessionTask.result_session_id,
+            SessionTask.accepted_at,
+            SessionTask.finished_at,
+            SessionTask.refusal,
+            SessionTask.reason,
+            SessionTask.worker,
+            SessionTask.celery_task_id,
+            SessionTask.request_id,
+        )
+        .where(SessionTask.session_id == func.any(session_ids))
+        .order_by(SessionTask.seq)
+        .limit(limit)
+    )
+
+
+def cleanup_runs(cleanup_id: UUID) -> Select[Any]:
+    """The runs of one cleanup that was asked for over HTTP."""
+    return select(
+        MaintenanceRun.task,
+        MaintenanceRun.requested_at,
+        MaintenanceRun.finished_at,
+        MaintenanceRun.rows,
+        MaintenanceRun.error,
+    ).where(MaintenanceRun.cleanup_id == cleanup_id)
+
+
+def pending_up_to(limit: int) -> Select[tuple[int]]:
+    """How many tasks are pending, counted up to `limit`."""
+    pending = select(SessionTask.id).where(SessionTask.state == TaskState.PENDING).limit(limit)
+    return select(func.count()).select_from(pending.subquery())

@@ -1,0 +1,131 @@
+"""The statements of maintenance: bounded, by an index, with the predicates repeated under the lock.
+
+Each returns how many rows it touched; fewer than `limit` means that no more are due.
+"""
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from db.lifecycle import Kind
+from db.models import REFUSED_PAYMENT
+
+# A shopper with a pending task is at work: neither sweep touches their sessions.
+NOBODY_WAITS = "NOT EXISTS (SELECT FROM session_tasks AS t WHERE t.user_id = {session}.user_id AND t.state = 'PENDING')"
+
+_EXPIRE = text(f"""
+UPDATE checkout_sessions SET status = 'expired'
+WHERE status = 'active' AND expires_at <= now() AND id = ANY(ARRAY(
+    SELECT s.id FROM checkout_sessions AS s
+    WHERE s.status = 'active' AND s.expires_at <= now() AND {NOBODY_WAITS.format(session="s")}
+    ORDER BY s.expires_at LIMIT :limit
+    FOR NO KEY UPDATE SKIP LOCKED
+))
+""")  # noqa: S608 - constants of this module
+
+_LOCK_DELETABLE = text(f"""
+SELECT s.id FROM checkout_sessions AS s
+WHERE s.status = ANY('{{active,expired,invalidated}}') AND s.created_at <= now() - CAST(:retention AS interval)
+    AND {NOBODY_WAITS.format(session="s")}
+LIMIT :limit
+FOR UPDATE SKIP LOCKED
+""")  # noqa: S608
+
+# A second statement, with a snapshot of its own: a task accepted before the lock is seen here, one accepted after it
+# waits for this transaction's end (statements.ACCEPT).
+_DELETE = text(f"""
+WITH gone AS (
+    DELETE FROM checkout_sessions AS s
+    WHERE s.id = ANY(:ids) AND s.status <> 'completed' AND s.created_at <= now() - CAST(:retention AS interval)
+        AND {NOBODY_WAITS.format(session="s")}
+    RETURNING s.line_position, s.line_began_at
+), counted AS (
+    INSERT INTO daily_counts AS d (day, lines_begun)
+    SELECT (line_began_at AT TIME ZONE 'UTC')::date, count(*) FROM gone WHERE line_position = 0 GROUP BY 1
+    ON CONFLICT (day) DO UPDATE SET lines_begun = d.lines_begun + excluded.lines_begun
+)
+SELECT count(*) FROM gone
+""")  # noqa: S608
+
+# Each ring doubles the wait for the next, up to 32 times the interval: a long backlog is not rung for ever.
+_RING_AGAIN = text("""
+UPDATE session_tasks SET rings = rings + 1, due_at = now() + :interval * power(2, least(rings, 5))
+WHERE state = 'PENDING' AND id = ANY(ARRAY(
+    SELECT id FROM session_tasks
+    WHERE state = 'PENDING' AND due_at <= now()
+    ORDER BY due_at LIMIT :limit
+    FOR NO KEY UPDATE SKIP LOCKED
+))
+RETURNING id, kind
+""")
+
+_PURGE_TASKS = text(f"""
+WITH gone AS (
+    DELETE FROM session_tasks
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM session_tasks
+        WHERE state <> 'PENDING' AND NOT ({REFUSED_PAYMENT}) AND finished_at <= now() - CAST(:retention AS interval)
+        ORDER BY finished_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING kind, state, addressed_status, finished_at
+), counted AS (
+    INSERT INTO daily_counts AS d (day, recoveries_finished, recoveries_succeeded)
+    SELECT (finished_at AT TIME ZONE 'UTC')::date, count(*), count(*) FILTER (WHERE state = 'SUCCESS')
+    FROM gone WHERE kind = 'recover' AND addressed_status IS DISTINCT FROM 'active' GROUP BY 1
+    ON CONFLICT (day) DO UPDATE SET
+        recoveries_finished = d.recoveries_finished + excluded.recoveries_finished,
+        recoveries_succeeded = d.recoveries_succeeded + excluded.recoveries_succeeded
+)
+SELECT count(*) FROM gone
+""")  # noqa: S608
+
+_PURGE_RUNS = text("""
+DELETE FROM maintenance_runs WHERE id = ANY(ARRAY(
+    SELECT id FROM maintenance_runs
+    WHERE requested_at <= now() - CAST(:retention AS interval) ORDER BY requested_at LIMIT :limit
+))
+""")
+
+# Of the last hour only: who asked has long gone, and beat cleans up anyway.
+_UNDONE_RUNS = text("""
+SELECT task, id FROM maintenance_runs
+WHERE trigger = 'http' AND finished_at IS NULL AND requested_at > now() - interval '1 hour'
+    AND coalesce(began_at + interval '30 s', requested_at + interval '3 s') < now()
+ORDER BY requested_at LIMIT 10
+""")
+
+
+def expire(connection: Connection, limit: int) -> int:
+    """Mark overdue sessions as expired, oldest first."""
+    return connection.execute(_EXPIRE, {"limit": limit}).rowcount
+
+
+def delete(connection: Connection, limit: int, retention: timedelta) -> int:
+    """Delete sessions past `retention` that are not completed; the lines that began with them are counted first."""
+    ids = list(connection.execute(_LOCK_DELETABLE, {"limit": limit, "retention": retention}).scalars())
+    if not ids:
+        return 0
+    return int(connection.execute(_DELETE, {"ids": ids, "retention": retention}).scalar_one())
+
+
+def ring_again(connection: Connection, limit: int, interval: timedelta) -> list[tuple[UUID, Kind]]:
+    """Take the pending tasks whose doorbell is due, and set when it is due again."""
+    rows = connection.execute(_RING_AGAIN, {"limit": limit, "interval": interval})
+    return [(row.id, Kind(row.kind)) for row in rows]
+
+
+def purge_tasks(connection: Connection, limit: int, retention: timedelta) -> int:
+    """Delete records of finished tasks; their recoveries are counted first. Refused payments stay."""
+    return int(connection.execute(_PURGE_TASKS, {"limit": limit, "retention": retention}).scalar_one())
+
+
+def purge_runs(connection: Connection, limit: int, retention: timedelta) -> int:
+    """Delete records of maintenance."""
+    return connection.execute(_PURGE_RUNS, {"limit": limit, "retention": retention}).rowcount
+
+
+def undone_runs(connection: Connection) -> list[tuple[str, UUID]]:
+    """Cleanups asked for over HTTP whose doorbell was lost, or whose worker died."""
+    return [(row.task, row.id) for row in connection.execute(_UNDONE_RUNS)]

@@ -1,0 +1,81 @@
+"""How Celery is set up on Redis, each setting with its reason."""
+
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from workers.messages import MAINTENANCE_QUEUE, SESSIONS_QUEUE
+from workers.settings import WorkerSettings
+
+# A worker waits for Redis as long as it takes; a publisher gives up within a second, since the sweep rings again.
+WORKER_TRANSPORT: dict[str, Any] = {
+    "visibility_timeout": 60,  # a killed worker's doorbells return after that; the redelivery sweep is faster
+    "unacked_restore_interval": 2,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "priority_steps": [0],
+}
+PUBLISHER_TRANSPORT: dict[str, Any] = {
+    "visibility_timeout": 60,
+    "priority_steps": [0],
+    "socket_timeout": 0.5,
+    "socket_connect_timeout": 0.5,
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0,
+    "interval_max": 0,
+}
+
+
+def create_app(settings: WorkerSettings, transport: dict[str, Any]) -> Celery:
+    """A Celery app over the settings' Redis.
+
+    Args:
+        settings: names Redis.
+        transport: `WORKER_TRANSPORT` or `PUBLISHER_TRANSPORT`.
+    """
+    app = Celery("checkout-sessions", broker=str(settings.redis_url), set_as_current=False)
+    app.conf.update(
+        broker_transport_options=transport,
+        # The truth and the results are in Postgres. A result backend would cost a third of the throughput.
+        result_backend=None,
+        task_ignore_result=True,
+        # A killed child's message is delivered again; everything else that fails is rung again by the sweep, which
+        # counts, so that a poisonous message never circles in Redis.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_acks_on_failure=True,
+        task_acks_on_timeout=True,
+        task_time_limit=20,  # seconds; no soft limit, which would raise in the middle of a commit
+        worker_prefetch_multiplier=2,
+        worker_soft_shutdown_timeout=8,
+        worker_enable_soft_shutdown_on_idle=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # a duplicate is harmless, a torn commit is not
+        worker_send_task_events=True,  # Flower
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_retry=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        broker_pool_limit=4,
+        broker_pool_acquire_timeout=1,
+        task_publish_retry=False,
+        # JSON only: a message is untrusted.
+        task_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        # Direct queues; a publish is one LPUSH.
+        task_queues=[Queue(SESSIONS_QUEUE), Queue(MAINTENANCE_QUEUE)],
+        task_default_queue=SESSIONS_QUEUE,
+        task_routes={"maintenance.*": {"queue": MAINTENANCE_QUEUE}},
+        task_create_missing_queues=False,
+        timezone="UTC",
+        enable_utc=True,
+        beat_max_loop_interval=1,
+    )
+    return app

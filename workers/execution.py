@@ -1,0 +1,210 @@
+"""Executes accepted tasks: lock the users, load, decide, store, tell. One transaction for all tasks of a message."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import structlog
+from psycopg import Connection
+from sqlalchemy import Engine
+from uuid_utils.compat import uuid7
+
+from db import statements
+from db.decisions import Change, Shopper, decide
+from db.engine import is_outage, transaction
+from db.lifecycle import Kind, Limits, Outcome, Refusal, Session
+from workers.messages import BATCH_LIMIT
+from workers.rows import Taken, add_parameters, change_parameters, finish_parameters, session_of, taken_of
+
+log = structlog.get_logger("execution")
+
+Tell = Callable[[list[UUID]], None]
+SUSPECT_RINGS = 3  # delivered for the third time: perhaps its execution kills the worker
+
+
+class LostRaceError(Exception):
+    """A guarded write met fewer rows than it was decided for: the lock did not hold what it should."""
+
+
+class TasksFailedError(Exception):
+    """Some tasks of a message could not be executed; all others are done. They are rung again, a counted few times."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a message came to; Flower shows it as the Celery task's result."""
+
+    finished: int = 0
+    refused: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Executor:
+    """Executes messages on one engine.
+
+    Args:
+        engine: to Postgres, of this process alone.
+        limits: the lengths of a session's life.
+        tell: publishes the ids of finished tasks, best effort.
+        max_attempts: executions of one task that may fail before it is given up.
+        worker: this process's name, kept with each task it finishes.
+    """
+
+    engine: Engine
+    limits: Limits
+    tell: Tell
+    max_attempts: int
+    worker: str
+
+    def execute(self, ids: Sequence[UUID], celery_task_id: str, redelivered: bool = False) -> Summary:
+        """Execute the tasks named and whatever else their users have pending, each user's in order of acceptance.
+
+        A task that is not pending any more is left alone. What fails in the batch is tried alone, so that it spoils
+        nobody else's.
+
+        Raises:
+            TasksFailedError: some failed alone, too.
+            sqlalchemy.exc.DBAPIError, psycopg.OperationalError: Postgres is away; nothing was done.
+        """
+        summary = Summary()
+        for start in range(0, len(ids), BATCH_LIMIT):
+            self._execute_batch(list(ids[start : start + BATCH_LIMIT]), celery_task_id, redelivered, summary)
+        if summary.failed:
+            raise TasksFailedError(", ".join(summary.failed))
+        return summary
+
+    def _execute_batch(self, ids: list[UUID], celery_task_id: str, redelivered: bool, summary: Summary) -> None:
+        try:
+            suspects = self._run(ids, celery_task_id, summary, redelivered)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.warning("batch failed, its users are tried alone", tasks=len(ids), error=repr(error))
+            suspects = ids
+        for task_id in suspects:
+            self._execute_alone(task_id, celery_task_id, summary)
+
+    def _run(self, ids: list[UUID], celery_task_id: str, summary: Summary, redelivered: bool) -> list[UUID]:
+        """The normal way. Returns the suspects among the tasks, whose users are left for execution alone."""
+        with transaction(self.engine) as connection:
+            taken = take(connection, ids)
+            suspects = {t.task.user_id for t in taken if t.attempts > 0}
+            counted = [t.task.id for t in taken if redelivered or t.rings >= SUSPECT_RINGS]
+            if counted or suspects:
+                connection.execute(statements.COUNT_ATTEMPT, {"id": counted})
+                connection.commit()
+                taken = [t for t in take(connection, ids) if t.task.user_id not in suspects]
+            self._finish(connection, taken, celery_task_id, summary)
+        return ids if suspects else []
+
+    def _execute_alone(self, task_id: UUID, celery_task_id: str, summary: Summary) -> None:
+        """Execute a user's tasks one by one, each counted before it begins; the first that fails stops that user."""
+        while True:
+            with transaction(self.engine) as connection:
+                taken = take(connection, [task_id], limit=1)
+                if not taken:
+                    return
+                first = taken[0]
+                if first.attempts >= self.max_attempts:
+                    self._give_up(connection, first, celery_task_id, summary)
+                    continue
+                connection.execute(statements.COUNT_ATTEMPT, {"id": [first.task.id]})
+                connection.commit()
+            try:
+                with transaction(self.engine) as connection:
+                    self._finish(connection, take(connection, [first.task.id], limit=1), celery_task_id, summary)
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                log.exception("task failed", task_id=first.task.id, attempt=first.attempts + 1)
+                summary.failed.append(f"{first.task.id}: {type(error).__name__}")
+                return
+
+    def _give_up(self, connection: Connection[Any], taken: Taken, celery_task_id: str, summary: Summary) -> None:
+        outcome = Outcome(taken.task.session_id, Refusal.GAVE_UP, f"{taken.attempts} attempts failed")
+        log.error("task given up", task_id=taken.task.id, kind=taken.task.kind, attempts=taken.attempts)
+        self._store(connection, [], [(taken, outcome)], celery_task_id)
+        self._told([(taken, outcome)], 0.0, summary)
+
+    def _finish(self, connection: Connection[Any], taken: list[Taken], celery_task_id: str, summary: Summary) -> None:
+        if not taken:
+            return
+        began = time.perf_counter()
+        shoppers = load(connection, taken, self.limits)
+        outcomes = [(t, decide(shoppers[t.task.user_id], t.task, uuid7)) for t in taken]
+        self._store(connection, shoppers.values(), outcomes, celery_task_id)
+        self._told(outcomes, time.perf_counter() - began, summary)
+
+    def _store(
+        self,
+        connection: Connection[Any],
+        shoppers: Iterable[Shopper],
+        outcomes: list[tuple[Taken, Outcome]],
+        celery_task_id: str,
+    ) -> None:
+        """Write sessions and outcomes, and commit, in one round trip."""
+        changes: list[Change] = []
+        sessions: list[Session] = []
+        for shopper in shoppers:
+            changes += shopper.changed()
+            sessions += shopper.added()
+        finish = finish_parameters(outcomes, self.worker, celery_task_id)
+        with connection.pipeline():
+            # First what ends, then what begins: a user has at most one active session at every instant.
+            changed = connection.execute(statements.CHANGE_SESSIONS, change_parameters(changes)) if changes else None
+            if sessions:
+                connection.execute(statements.ADD_SESSIONS, add_parameters(sessions))
+            finished = connection.execute(statements.FINISH_TASKS, finish)
+        if (changed is not None and changed.rowcount != len(changes)) or finished.rowcount != len(outcomes):
+            raise LostRaceError(f"{len(changes)} changes, {len(outcomes)} outcomes")
+        connection.commit()
+
+    def _told(self, outcomes: list[tuple[Taken, Outcome]], seconds: float, summary: Summary) -> None:
+        summary.finished += len(outcomes)
+        summary.refused += sum(outcome.refusal is not None for _, outcome in outcomes)
+        self.tell([taken.task.id for taken, _ in outcomes])
+        for taken, outcome in outcomes:
+            log.info(
+                "task finished",
+                task_id=taken.task.id,
+                kind=taken.task.kind,
+                user_id=taken.task.user_id,
+                session_id=outcome.session_id,
+                addressed=taken.task.session_id,
+                addressed_status=outcome.addressed_status,
+                refusal=outcome.refusal,
+                reason=outcome.reason,
+                request_id=taken.request_id,
+                batch=len(outcomes),
+                ms=round(seconds * 1000, 1),
+            )
+
+
+def take(connection: Connection[Any], ids: list[UUID], limit: int = 4 * BATCH_LIMIT) -> list[Taken]:
+    """Lock the users of pending tasks, and take all that these have pending, in order of acceptance.
+
+    More than `limit` wait for their own doorbell.
+    """
+    return [taken_of(row) for row in connection.execute(statements.TAKE, {"id": ids, "limit": limit})]
+
+
+def load(connection: Connection[Any], taken: list[Taken], limits: Limits) -> dict[str, Shopper]:
+    """What the tasks touch, user by user, locked."""
+    now = taken[0].now
+    users = list({t.task.user_id for t in taken})
+    addressed = list({t.task.session_id for t in taken if t.task.kind is not Kind.CREATE})
+    references = list({t.task.payment_reference for t in taken if t.task.payment_reference})
+    payments: dict[str, UUID] = {}
+    with connection.pipeline():
+        rows = connection.execute(statements.LOAD, {"user_id": users, "session_id": addressed})
+        if references:
+            holders = connection.execute(statements.PAYMENTS, {"payment_reference": references})
+    if references:
+        payments.update(holders.fetchall())
+    sessions: dict[str, list[Session]] = {user: [] for user in users}
+    for session in map(session_of, rows):
+        sessions[session.user_id].append(session)
+    return {user: Shopper(user, now, limits, held, payments) for user, held in sessions.items()}

@@ -1,0 +1,131 @@
+"""The four maintenance tasks: one run at a time, in short transactions, within a budget of time, on record."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+from uuid_utils.compat import uuid7
+
+from db import sweeps
+from db.engine import sync_engine
+from db.lifecycle import Kind, Limits
+from workers.messages import DELETE_SESSIONS, EXPIRE_SESSIONS, PURGE_RECORDS, REDELIVER_TASKS
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger("maintenance")
+
+SWEEP_LIMIT: Final = 1_000  # rows a transaction: some ten milliseconds under locks
+RING_LIMIT: Final = 5_120  # doorbells a sweep: twenty messages, however long the backlog
+BUDGET_SECONDS: Final = 12.0  # well under the tasks' hard time limit; what is left waits for the next tick
+
+Batch = Callable[[Connection], int]
+
+# One number for each kind of run, in a range that no other software is likely to lock.
+LOCKS: Final = {
+    name: 0x636B7331 + n for n, name in enumerate([EXPIRE_SESSIONS, DELETE_SESSIONS, REDELIVER_TASKS, PURGE_RECORDS])
+}
+
+
+@dataclass(slots=True)
+class Maintenance:
+    """The maintenance of one database.
+
+    Args:
+        engine: to Postgres.
+        limits: the lengths of a session's life.
+        settings: retention of records, and the redelivery's interval.
+        ring: rings for tasks that are committed.
+        send: sends a maintenance task.
+    """
+
+    engine: Engine
+    limits: Limits
+    settings: WorkerSettings
+    ring: Callable[[Iterable[tuple[UUID, Kind]]], bool]
+    send: Callable[[str, list[Any]], bool]
+
+    def expire_sessions(self, run_id: str | None = None, trigger: str = "beat") -> dict[str, Any]:
+        """Mark overdue sessions. Reads compute expiry themselves, so this only writes down what already counts."""
+        return self._run(EXPIRE_SESSIONS, run_id, trigger, lambda c: sweeps.expire(c, SWEEP_LIMIT))
+
+    def delete_sessions(self, run_id: str | None = None, trigger: str = "beat") -> dict[str, Any]:
+        """Delete old sessions."""
+        retention = self.limits.retention
+        return self._run(DELETE_SESSIONS, run_id, trigger, lambda c: sweeps.delete(c, SWEEP_LIMIT, retention))
+
+    def purge_records(self) -> dict[str, Any]:
+        """Delete old records of tasks and of maintenance."""
+        retention = timedelta(seconds=self.settings.task_retention_seconds)
+
+        def purge(connection: Connection) -> int:
+            return max(
+                sweeps.purge_tasks(connection, SWEEP_LIMIT, retention),
+                sweeps.purge_runs(connection, SWEEP_LIMIT, retention),
+            )
+
+        return self._run(PURGE_RECORDS, None, "beat", purge)
+
+    def redeliver_tasks(self) -> dict[str, Any]:
+        """Ring again. No record of it: it runs every other second."""
+        interval = timedelta(seconds=self.settings.redeliver_interval_seconds)
+        with self.engine.begin() as connection:
+            due = sweeps.ring_again(connection, RING_LIMIT, interval)
+            undone = sweeps.undone_runs(connection)
+        if due:
+            log.warning("doorbells rung again", tasks=len(due))
+            self.ring(due)
+        for name, run_id in undone:
+            self.send(name, [str(run_id)])
+        return {"rung": len(due), "cleanups": len(undone)}
+
+    def _run(self, name: str, run_id: str | None, trigger: str, batch: Batch) -> dict[str, Any]:
+        """Run `batch` until it comes back short or the budget is used up, one run of its name at a time."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
+            # Beat's tick gives way to a run under way; someone who asked for one waits for it.
+            wait = run_id is not None or trigger != "beat"
+            lock = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+            if guard.execute(text(f"SELECT {lock}(:key)"), {"key": LOCKS[name]}).scalar() is False:
+                return {"skipped": "another run is under way"}
+            try:
+                return self._recorded(guard, name, run_id or str(uuid7()), trigger, batch)
+            finally:
+                guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCKS[name]})
+
+    def _recorded(self, guard: Connection, name: str, run_id: str, trigger: str, batch: Batch) -> dict[str, Any]:
+        if not guard.execute(_BEGIN_RUN, {"id": run_id, "task": name, "trigger": trigger}).rowcount:
+            return {"skipped": "this run is finished"}
+        began = time.monotonic()
+        rows, error = 0, None
+        try:
+            while time.monotonic() - began < BUDGET_SECONDS:
+                with self.engine.begin() as connection:
+                    done = batch(connection)
+                rows += done
+                if done < SWEEP_LIMIT:
+                    break
+        except Exception as caught:
+            error = type(caught).__name__
+            log.exception("maintenance failed", task=name, rows=rows)
+            raise
+        finally:
+            guard.execute(_END_RUN, {"id": run_id, "rows": rows, "error": error})
+        took = time.monotonic() - began
+        log.info("maintenance done", task=name, trigger=trigger, rows=rows, ms=round(took * 1000, 1))
+        return {"rows": rows}
+
+
+def maintenance_engine(settings: WorkerSettings) -> Engine:
+    """Two connections, one for the run's lock and one for its batches; a run may wait for the one before it."""
+    return sync_engine(settings, "maintenance", size=2, statement_timeout="15000", lock_timeout="15000")
+
+
+_BEGIN_RUN = text("""
+INSERT INTO maintenance_runs AS r (id, task, trigger, began_at) VALUES (:id, :task, :trigger, now())
+ON CONFLICT (id) DO UPDATE SET began_at = now() WHERE r.finished_at IS NULL
+""")
+_END_RUN = text("UPDATE maintenance_runs SET finished_at = now(), rows = :rows, error = :error WHERE id = :id")

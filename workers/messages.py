@@ -1,0 +1,32 @@
+"""What API, beat and workers call each other: names of tasks, queues and channels, and their payloads.
+
+A message is a doorbell: it names accepted task ids and carries nothing else.
+"""
+
+from typing import Final
+from uuid import UUID
+
+from db.lifecycle import Kind
+
+SESSION_TASKS: Final = {kind: f"sessions.{kind}" for kind in Kind}
+EXPIRE_SESSIONS: Final = "maintenance.expire_sessions"
+DELETE_SESSIONS: Final = "maintenance.delete_sessions"
+REDELIVER_TASKS: Final = "maintenance.redeliver_tasks"
+PURGE_RECORDS: Final = "maintenance.purge_records"
+
+SESSIONS_QUEUE: Final = "sessions"
+MAINTENANCE_QUEUE: Final = "maintenance"  # apart, so that a purge never delays a shopper
+
+FINISHED_CHANNEL: Final = "checkout-sessions.finished"  # Redis pub/sub: ids of finished tasks, 16 bytes each
+
+BATCH_LIMIT: Final = 256  # tasks in one message and one transaction; beyond it a batch gains little and locks much
+
+
+def pack_ids(ids: list[UUID]) -> bytes:
+    """Ids as the finished channel carries them."""
+    return b"".join(task_id.bytes for task_id in ids)
+
+
+def unpack_ids(packed: bytes) -> list[UUID]:
+    """The ids in one word of the finished channel; what is left over is dropped, the word is a hint only."""
+    return [UUID(bytes=packed[i : i + 16]) for i in range(0, len(packed) - 15, 16)]

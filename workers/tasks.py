@@ -1,0 +1,119 @@
+"""The Celery tasks: thin edges, four names over one execution, and the maintenance."""
+
+import os
+import socket
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+import redis
+import structlog
+from celery import Task
+from celery.signals import worker_process_init
+from sqlalchemy import Engine
+
+from db.engine import sync_engine
+from workers import doorbell
+from workers.celery_app import app, settings
+from workers.execution import Executor
+from workers.maintenance import Maintenance, maintenance_engine
+from workers.messages import (
+    DELETE_SESSIONS,
+    EXPIRE_SESSIONS,
+    FINISHED_CHANNEL,
+    PURGE_RECORDS,
+    REDELIVER_TASKS,
+    SESSION_TASKS,
+    pack_ids,
+)
+
+log = structlog.get_logger("tasks")
+
+
+class Process:
+    """What a pool process holds: made after the fork, since neither engine nor client survives one."""
+
+    engine: Engine
+    executor: Executor
+    maintenance: Maintenance
+
+    def begin(self) -> None:
+        """Make the connections' pools; each connects when first used."""
+        self.engine = sync_engine(settings, "worker")
+        teller = redis.Redis.from_url(
+            str(settings.redis_url), socket_timeout=0.5, socket_connect_timeout=0.5, protocol=3
+        )
+
+        def tell(ids: list[UUID]) -> None:
+            try:
+                teller.publish(FINISHED_CHANNEL, pack_ids(ids))
+            except redis.RedisError as error:
+                log.warning("finished tasks not told, the API looks itself", tasks=len(ids), error=repr(error))
+
+        self.executor = Executor(
+            engine=self.engine,
+            limits=settings.limits,
+            tell=tell,
+            max_attempts=settings.max_attempts,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+        )
+        self.maintenance = Maintenance(
+            engine=maintenance_engine(settings),
+            limits=settings.limits,
+            settings=settings,
+            ring=lambda tasks: doorbell.ring(app, tasks),
+            send=lambda name, args: doorbell.send(app, name, args),
+        )
+
+
+process = Process()
+
+
+@worker_process_init.connect
+def _begin(**_: Any) -> None:
+    process.begin()
+
+
+def execute(self: "Task[Any, Any]", task_ids: Any) -> dict[str, Any]:
+    """Execute accepted tasks. A message is untrusted: what is not a list of ids is set aside with a log line."""
+    ids = _ids_of(task_ids)
+    if ids is None:
+        log.error("malformed doorbell set aside", celery_task_id=self.request.id)
+        return {"malformed": True}
+    redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
+    return asdict(process.executor.execute(ids, str(self.request.id), redelivered))
+
+
+def _ids_of(task_ids: Any) -> list[UUID] | None:
+    try:
+        return [UUID(task_id) for task_id in task_ids] if isinstance(task_ids, list) else None
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+for name in SESSION_TASKS.values():
+    app.task(name=name, bind=True)(execute)
+
+
+@app.task(name=EXPIRE_SESSIONS)
+def expire_sessions(run_id: str | None = None) -> dict[str, Any]:
+    """Mark sessions whose time is over."""
+    return process.maintenance.expire_sessions(run_id)
+
+
+@app.task(name=DELETE_SESSIONS)
+def delete_sessions(run_id: str | None = None) -> dict[str, Any]:
+    """Delete sessions past their retention, but for completed ones."""
+    return process.maintenance.delete_sessions(run_id)
+
+
+@app.task(name=REDELIVER_TASKS)
+def redeliver_tasks() -> dict[str, Any]:
+    """Ring again for tasks that stayed pending, and for cleanups that stayed undone."""
+    return process.maintenance.redeliver_tasks()
+
+
+@app.task(name=PURGE_RECORDS)
+def purge_records() -> dict[str, Any]:
+    """Delete records of finished tasks and of maintenance past their retention."""
+    return process.maintenance.purge_records()
