@@ -1,43 +1,136 @@
-"""Bring the database's schema up or down: `python -m db.migrate up|check|down [revision]`."""
+"""Bring the database's schema up or down: `python -m db.migrate up | check | down [revision]`.
+
+Each command is one transaction: it happens whole or not at all.
+"""
 
 import logging
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, NullPool, create_engine, make_url
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, NullPool, create_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from db.engine import database_url
 from db.settings import DatabaseSettings
 
 log = logging.getLogger("db.migrate")
 
 USAGE: Final = "Usage: python -m db.migrate up | check | down [revision]"
-ADVISORY_LOCK: Final = 0x636865636B6F7574  # "checkout": one migrator at a time
-STARTING_SECONDS: Final = 30  # a server that replays its log after a crash is back within that
-OTHER_MIGRATOR: Final = "10min"  # the longest that a migration of another machine is waited for
-LOCK_TIMEOUT: Final = "5s"  # behind a long transaction; everyone else's statements queue up behind the migration
-NOT_YET: Final = (
-    "starting up",
-    "refused",
-    "No such file",
-    "not accept",
-    "timeout",
-    "resolve",
-    "shutting down",
-    "closed",
-)
+ADVISORY_LOCK: Final = int.from_bytes(b"checkout")  # one migrator at a time
+OTHER_MIGRATOR: Final = "10min"  # the longest that another one is waited for
+LOCK_TIMEOUT: Final = "5s"  # for a table in use: all other statements on it queue up behind the one that waits
+STARTING_SECONDS: Final = 30.0  # a server that starts, or replays its log after a crash, is there within that
+FINAL_WORDS: Final = ("authentication failed", "does not exist", "pg_hba.conf", "permission denied", "no password")
 
 
 @contextmanager
-def migrating(*, alone: bool = True) -> Iterator[Connection]:
-    """A connection in one transaction, with what a migration needs: the advisory lock, time, and patience for locks."""
-    url = make_url(str(DatabaseSettings.load().database_url)).set(drivername="postgresql+psycopg")
-    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5, "prepare_threshold": None})
-    with _connected(engine.connect) as connection, connection.begin():
+def migrating() -> Iterator[Connection]:
+    """A connection within one transaction that no other migrator runs beside, committed at the end."""
+    engine = create_engine(
+        database_url(DatabaseSettings.load()),
+        poolclass=NullPool,
+        connect_args={"connect_timeout": 5, "prepare_threshold": None, "application_name": "checkout-sessions migrate"},
+    )
+    with _connected(engine) as connection, connection.begin():
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{OTHER_MIGRATOR}'")
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        connection.exec_driver_sql("SET LOCAL TimeZone = 'UTC'")
-        if alone:
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{OTHER_MIGRATOR}'")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        connection.exec_driver_sql("SET LOCAL timezone = 'UTC'")
         yield connection
+
+
+def _connected(engine: Engine) -> Connection:
+    """Connect, waiting a while for a server that still starts."""
+    deadline = time.monotonic() + STARTING_SECONDS
+    pause = 0.1
+    while True:
+        try:
+            return engine.connect()
+        except OperationalError as error:
+            if time.monotonic() > deadline or any(words in str(error.orig) for words in FINAL_WORDS):
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def configuration(connection: Connection) -> Config:
+    """Alembic's settings, in code: they need neither a file nor a certain working directory."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def up(connection: Connection) -> None:
+    """Bring the schema to the newest revision."""
+    command.upgrade(configuration(connection), "head")
+
+
+def down(connection: Connection, revision: str = "-1") -> None:
+    """Take the schema back to `revision`, by default one step; `base` is before the first."""
+    command.downgrade(configuration(connection), revision)
+
+
+def current(connection: Connection) -> str | None:
+    """The database's revision."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def differences(connection: Connection) -> list[str]:
+    """What is wrong with the schema, a sentence each."""
+    newest = ScriptDirectory.from_config(configuration(connection)).get_current_head()
+    if current(connection) != newest:
+        return [f"The database is at revision {current(connection) or 'base'}, the code at {newest}: migrate it up."]
+    return []
+
+
+def main(arguments: list[str]) -> str | None:
+    """Run one command.
+
+    Returns:
+        The sentence that says what went wrong, if anything did.
+    """
+    match arguments:
+        case ["up" | "check" | "down"] | ["down", _]:
+            pass
+        case _:
+            return USAGE
+    try:
+        with migrating() as connection:
+            return _run(connection, *arguments)
+    except CommandError as error:
+        return f"The migration cannot run: {error}."
+    except DBAPIError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            return "A table, or another migration, is in use by a long transaction: nothing was changed, run it again."
+        return f"The database refused, and nothing was changed: {str(error.orig).strip()}"
+
+
+def _run(connection: Connection, name: str, revision: str = "-1") -> str | None:
+    match name:
+        case "up":
+            up(connection)
+        case "down":
+            if current(connection) is None:
+                return "There is nothing to take down."
+            down(connection, revision)
+        case _:
+            return "\n".join(differences(connection)) or None
+    log.info("The schema is at revision %s.", current(connection) or "base")
+    return None
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    sys.exit(main(sys.argv[1:]))
