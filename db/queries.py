@@ -1,15 +1,18 @@
 """What the API reads, by intent. Each is one statement on an index, and brings the database's `now`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, case, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, func, select
 from sqlalchemy.orm import aliased
 
 from db.lifecycle import Kind, Refusal, Status, TaskState, effective_status, next_step
 from db.models import CheckoutSession, MaintenanceRun, SessionTask
+
+Rows = Select[*tuple[Any, ...]]
 
 _LIVE = aliased(CheckoutSession)
 
@@ -96,7 +99,7 @@ class SessionView:
         }
 
 
-def session_view(row: Row[Any] | tuple[Any, ...]) -> SessionView:
+def session_view(row: Sequence[Any]) -> SessionView:
     """One row of the statements below, with the effective status in place of the stored one."""
     session_id, user_id, status, *rest = row
     view = SessionView(session_id, user_id, Status(status), *rest)
@@ -104,17 +107,17 @@ def session_view(row: Row[Any] | tuple[Any, ...]) -> SessionView:
     return view if effective is view.status else SessionView(session_id, user_id, effective, *rest)
 
 
-def session_by_id(session_id: UUID) -> Select[Any]:
+def session_by_id(session_id: UUID) -> Rows:
     """One session."""
     return select(*_VIEW).where(CheckoutSession.id == session_id)
 
 
-def active_session_of(user_id: str) -> Select[Any]:
+def active_session_of(user_id: str) -> Rows:
     """The user's live session."""
     return select(*_VIEW).where(CheckoutSession.user_id == user_id, _is_live(CheckoutSession))
 
 
-def locked_session(session_id: UUID) -> Select[Any]:
+def locked_session(session_id: UUID) -> Rows:
     """One session for a change of step or data; a completion or renewal waits until it is through, or it for them."""
     return session_by_id(session_id).with_for_update(of=CheckoutSession, key_share=True)
 
@@ -135,7 +138,7 @@ class TaskView:
     result: SessionView | None
 
 
-def tasks_by_id(task_ids: list[UUID]) -> Select[Any]:
+def tasks_by_id(task_ids: list[UUID]) -> Rows:
     """Tasks, each with the session that came of it, read live."""
     return (
         select(
@@ -158,7 +161,12 @@ def tasks_by_id(task_ids: list[UUID]) -> Select[Any]:
     )
 
 
-def task_view(row: Row[Any]) -> TaskView:
+def finished_among(task_ids: list[UUID]) -> Rows:
+    """Which of these are not pending any more."""
+    return select(SessionTask.id).where(SessionTask.id == func.any(task_ids), SessionTask.state != TaskState.PENDING)
+
+
+def task_view(row: Sequence[Any]) -> TaskView:
     """One row of `tasks_by_id`."""
     task_id, kind, user_id, state, session_id, accepted_at, finished_at, refusal, reason, *session = row
     return TaskView(
@@ -175,13 +183,26 @@ def task_view(row: Row[Any]) -> TaskView:
     )
 
 
-def line_of(session_id: UUID) -> Select[Any]:
+def maker_of(session_id: UUID) -> Rows:
+    """The pending create that will make this session."""
+    return (
+        select(SessionTask.id, SessionTask.user_id)
+        .where(
+            SessionTask.session_id == session_id,
+            SessionTask.kind == Kind.CREATE,
+            SessionTask.state == TaskState.PENDING,
+        )
+        .limit(1)
+    )
+
+
+def line_of(session_id: UUID) -> Rows:
     """The members of a session's line, oldest first."""
     line = select(CheckoutSession.line_id).where(CheckoutSession.id == session_id).scalar_subquery()
     return select(*_VIEW).where(CheckoutSession.line_id == line).order_by(CheckoutSession.line_position)
 
 
-def tasks_of_sessions(session_ids: list[UUID], limit: int) -> Select[Any]:
+def tasks_of_sessions(session_ids: list[UUID], limit: int) -> Rows:
     """What was asked of sessions, in order of acceptance."""
     return (
         select(
@@ -204,7 +225,7 @@ def tasks_of_sessions(session_ids: list[UUID], limit: int) -> Select[Any]:
     )
 
 
-def cleanup_runs(cleanup_id: UUID) -> Select[Any]:
+def cleanup_runs(cleanup_id: UUID) -> Rows:
     """The runs of one cleanup that was asked for over HTTP."""
     return select(
         MaintenanceRun.task,
@@ -215,7 +236,19 @@ def cleanup_runs(cleanup_id: UUID) -> Select[Any]:
     ).where(MaintenanceRun.cleanup_id == cleanup_id)
 
 
-def pending_up_to(limit: int) -> Select[tuple[int]]:
+def readiness() -> Rows:
+    """Whether the schema is there."""
+    return select(func.to_regclass(SessionTask.__tablename__).label("schema"))
+
+
+def oldest_pending() -> Rows:
+    """Seconds that the task whose doorbell was due first is pending; none if nothing is due."""
+    age = func.extract("epoch", func.now() - SessionTask.accepted_at)
+    due = SessionTask.due_at <= func.now()
+    return select(age).where(SessionTask.state == TaskState.PENDING, due).order_by(SessionTask.due_at).limit(1)
+
+
+def pending_up_to(limit: int) -> Rows:
     """How many tasks are pending, counted up to `limit`."""
     pending = select(SessionTask.id).where(SessionTask.state == TaskState.PENDING).limit(limit)
     return select(func.count()).select_from(pending.subquery())

@@ -1,0 +1,241 @@
+"""Accepts requests: a committed row in `session_tasks` first, the doorbell after it.
+
+Requests that arrive while an accept is under way are accepted together by the next one. There is no timer: alone, a
+request waits for nobody; under load, batches grow by themselves and share the cost.
+"""
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+import structlog
+from celery import Celery
+from psycopg import AsyncConnection
+
+from api.problems import Problem, unavailable
+from db import statements
+from db.engine import async_connection, is_outage
+from db.lifecycle import Kind, TaskState
+from db.settings import DatabaseSettings
+from workers import doorbell
+from workers.messages import BATCH_LIMIT
+
+log = structlog.get_logger("accept")
+
+ACCEPT_SECONDS: Final = 1.8  # then the client hears 503: within two seconds, whatever Postgres does
+WAITING_LIMIT: Final = 10_000  # requests waiting to be accepted by this process; their bodies are at most 64 KiB each
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be accepted; becomes a row of `session_tasks`."""
+
+    id: UUID
+    kind: Kind
+    user_id: str
+    session_id: UUID
+    payload: str
+    idempotency_key: str | None
+    request_hash: str | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A task that is committed: this request's, or the one that its idempotency key stands for."""
+
+    id: UUID
+    session_id: UUID
+    accepted_at: datetime
+    state: TaskState = TaskState.PENDING
+
+
+class Doorbells:
+    """Rings from a thread of its own: Celery's client blocks, and must not hold up the event loop."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._due: queue.SimpleQueue[list[tuple[UUID, Kind]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="doorbells", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def ring(self, tasks: list[tuple[UUID, Kind]]) -> None:
+        """Ring soon. What is due together rings together."""
+        self._due.put(tasks)
+
+    def stop(self, seconds: float) -> None:
+        """Ring what is due, then end; what cannot be rung within `seconds` is left to the sweep."""
+        self._due.put(None)
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            due = self._due.get()
+            if due is None:
+                return
+            due = list(due)
+            last = False
+            while not self._due.empty():
+                more = self._due.get()
+                if more is None:
+                    last = True
+                    break
+                due += more
+            try:
+                doorbell.ring(self._app, due)
+            except Exception:
+                log.exception("doorbell lost", tasks=len(due))
+            if last:
+                return
+
+
+class Acceptor:
+    """Accepts on a connection of its own, one batch at a time.
+
+    Args:
+        settings: names Postgres.
+        doorbells: rings for what is committed.
+        patience: seconds after which the sweep rings again for a task that is still pending.
+    """
+
+    def __init__(self, settings: DatabaseSettings, doorbells: Doorbells, patience: float) -> None:
+        self._settings = settings
+        self._doorbells = doorbells
+        self._patience = patience
+        self._waiting: deque[tuple[Request, asyncio.Future[Accepted]]] = deque()
+        self._wake = asyncio.Event()
+        self._connection: AsyncConnection[Any] | None = None
+
+    async def accept(self, request: Request) -> Accepted:
+        """Wait until the request is committed.
+
+        Raises:
+            Problem: `database_unavailable`, `backlog_full`, `idempotency_key_reused`. Nothing was accepted, or, after
+                an outage, perhaps it was: a repeat under the same idempotency key is safe.
+        """
+        if len(self._waiting) >= WAITING_LIMIT:
+            raise Problem("backlog_full", headers={"Retry-After": "2"})
+        future: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        self._wake.set()
+        try:
+            async with asyncio.timeout(ACCEPT_SECONDS):
+                return await future
+        except TimeoutError:
+            raise unavailable() from None
+
+    async def run(self) -> None:
+        """Accept for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                count = min(len(self._waiting), BATCH_LIMIT)
+                batch = [self._waiting.popleft() for _ in range(count)]
+                await self._accept([entry for entry in batch if not entry[1].done()])
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        if self._connection:
+            await self._connection.close()
+
+    async def _accept(self, batch: list[tuple[Request, asyncio.Future[Accepted]]]) -> None:
+        if not batch:
+            return
+        try:
+            answers = await self._commit([request for request, _ in batch])
+        except Exception as error:
+            if not is_outage(error) and len(batch) > 1:  # one of them spoils it for the others
+                for entry in batch:
+                    await self._accept([entry])
+                return
+            log.warning("accept failed", tasks=len(batch), error=repr(error))
+            answers = [unavailable() if is_outage(error) else error for _ in batch]
+        new = [r for (r, _), answer in zip(batch, answers, strict=True) if getattr(answer, "id", None) == r.id]
+        self._doorbells.ring([(request.id, request.kind) for request in new])
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Accepted):
+                future.set_result(answer)
+            else:
+                future.set_exception(answer)
+
+    async def _commit(self, requests: list[Request]) -> list[Accepted | Exception]:
+        """One INSERT, tried twice: a connection that died while idle is no outage, and ids make it repeatable."""
+        for attempt in (1, 2):
+            try:
+                async with asyncio.timeout(ACCEPT_SECONDS / 2):
+                    return await self._insert(requests)
+            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
+                await self._drop_connection()
+                if attempt == 2 or not is_outage(error):
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _insert(self, requests: list[Request]) -> list[Accepted | Exception]:
+        if self._connection is None or self._connection.closed:
+            self._connection = await async_connection(self._settings, "acceptor")
+        cursor = await self._connection.execute(statements.ACCEPT, _parameters(requests, self._patience))
+        committed = dict(await cursor.fetchall())
+        missing = [request for request in requests if request.id not in committed]
+        before = await self._accepted_before(missing) if missing else {}
+        return [
+            Accepted(request.id, request.session_id, committed[request.id])
+            if request.id in committed
+            else before[request.id]
+            for request in requests
+        ]
+
+    async def _accepted_before(self, requests: list[Request]) -> dict[UUID, Accepted | Exception]:
+        assert self._connection is not None
+        keyed = [request for request in requests if request.idempotency_key]
+        cursor = await self._connection.execute(
+            statements.ACCEPTED_BEFORE,
+            {
+                "id": [request.id for request in requests],
+                "user_id": [request.user_id for request in keyed],
+                "idempotency_key": [request.idempotency_key for request in keyed],
+            },
+        )
+        rows = await cursor.fetchall()
+        by_id = {row[0]: row for row in rows}
+        by_key = {(row[4], row[5]): row for row in rows if row[5]}
+        found: dict[UUID, Accepted | Exception] = {}
+        for request in requests:
+            row = by_id.get(request.id) or by_key[request.user_id, request.idempotency_key]
+            task_id, accepted_at, session_id, state, _, _, request_hash = row
+            if task_id == request.id or request_hash == request.request_hash:
+                found[request.id] = Accepted(task_id, session_id, accepted_at, TaskState(state))
+            else:
+                found[request.id] = Problem("idempotency_key_reused")
+        return found
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            await connection.close()
+
+
+def _parameters(requests: list[Request], patience: float) -> dict[str, Any]:
+    return {
+        "id": [request.id for request in requests],
+        "kind": [str(request.kind) for request in requests],
+        "user_id": [request.user_id for request in requests],
+        "session_id": [request.session_id for request in requests],
+        "payload": [request.payload for request in requests],
+        "idempotency_key": [request.idempotency_key for request in requests],
+        "request_hash": [request.request_hash for request in requests],
+        "request_id": [request.request_id for request in requests],
+        "addressed": list({request.session_id for request in requests if request.kind is not Kind.CREATE}),
+        "patience": patience,
+    }

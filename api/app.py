@@ -1,0 +1,68 @@
+"""The application: `create_app(settings)`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from api import health, legacy, maintenance, sessions, tasks
+from api.edge import Edge
+from api.problems import Problem
+from api.settings import ApiSettings
+from api.state import State
+
+log = structlog.get_logger("api")
+
+DESCRIPTION = "Keeps a shop's checkout sessions alive. Writes are accepted (202) and executed by Celery workers."
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The API over the settings' Postgres and Redis; it connects when it starts."""
+    parts = State.of(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with parts.running():
+            yield
+
+    app = FastAPI(title="checkout-sessions", description=DESCRIPTION, version="1", lifespan=lifespan)
+    app.state.parts = parts
+    for part in (sessions, tasks, maintenance, legacy, health):
+        app.include_router(part.router)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_middleware(Edge)
+    return app
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    return legacy.old_response(problem) if legacy.is_old_path(request.url.path) else problem.response()
+
+
+async def _problem(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    return _answer(request, problem)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """What did not fit the schema, without the values: they may be a shopper's."""
+    assert isinstance(error, RequestValidationError)
+    found: list[dict[str, Any]] = [
+        {"where": ".".join(str(part) for part in one["loc"]), "why": one["msg"]} for one in error.errors()
+    ]
+    if any(one["type"] == "json_invalid" for one in error.errors()):
+        return _answer(request, Problem("malformed_json"))
+    detail = "; ".join(f"{one['where']}: {one['why']}" for one in found[:5])
+    return _answer(request, Problem("invalid_request", detail, errors=found[:20]))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself."""
+    assert isinstance(error, HTTPException)
+    code = {400: "malformed_json", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+    return _answer(request, Problem(code.get(error.status_code, "invalid_request"), headers=error.headers))

@@ -1,0 +1,148 @@
+"""Who asks: a JWT with the claims of the Supabase tokens that the shop has today."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import jwt
+from fastapi import Depends, Request
+from jwt import PyJWKClient
+from jwt.exceptions import PyJWKClientConnectionError
+from starlette.concurrency import run_in_threadpool
+
+from api.problems import Problem
+from api.settings import ApiSettings
+
+LEEWAY: Final = 10  # seconds that clocks may differ
+USER_ID_LENGTH: Final = 255
+CACHED_TOKENS: Final = 10_000  # about 10 MB; a shopper's frontend sends the same token hundreds of times
+ASYMMETRIC: Final = ["RS256", "ES256"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks.
+
+    Args:
+        user_id: the token's `sub`; empty for a service.
+        service: whether the token's role is `service_role`, which manages all users' sessions.
+    """
+
+    user_id: str
+    service: bool
+
+    def may_see(self, user_id: str) -> bool:
+        """Whether something of this user may be shown."""
+        return self.service or self.user_id == user_id
+
+
+class Verifier:
+    """Checks bearer tokens: signature, algorithm by the kind of key, `exp`, `nbf`, `aud`, role."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._audience = settings.jwt_audience
+        self._secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else None
+        self._keys = (
+            PyJWKClient(str(settings.jwt_jwks_url), max_cached_keys=16, lifespan=300, timeout=2)
+            if settings.jwt_jwks_url
+            else None
+        )
+        self._seen: dict[str, tuple[float, Principal]] = {}
+
+    async def principal(self, token: str, now: float) -> Principal:
+        """Who a token speaks for.
+
+        Args:
+            token: as the client sent it.
+            now: seconds since the epoch, for tokens checked before.
+
+        Raises:
+            Problem: the token is not valid, or not any more.
+        """
+        seen = self._seen.get(token)
+        if seen and now < seen[0]:
+            return seen[1]
+        claims = await self._claims(token)
+        principal = _principal(claims)
+        if len(self._seen) >= CACHED_TOKENS:
+            self._seen.clear()
+        self._seen[token] = (float(claims["exp"]) + LEEWAY, principal)
+        return principal
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            if self._keys:
+                key: Any = (await run_in_threadpool(self._keys.get_signing_key_from_jwt, token)).key
+                algorithms = ASYMMETRIC
+            else:
+                key, algorithms = self._secret, ["HS256"]
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=algorithms,
+                audience=self._audience,
+                leeway=LEEWAY,
+                options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
+            )
+        except jwt.ExpiredSignatureError:
+            raise _unauthorized("token_expired") from None
+        except PyJWKClientConnectionError:
+            raise Problem("token_invalid", "The key set cannot be reached.", _challenge("invalid_token")) from None
+        except (jwt.InvalidTokenError, jwt.PyJWKClientError, ValueError, TypeError):
+            raise _unauthorized("token_invalid") from None
+        return claims
+
+
+def _principal(claims: dict[str, Any]) -> Principal:
+    role, user_id = claims.get("role"), claims["sub"]
+    if role == "service_role":
+        return Principal("", service=True)
+    if role != "authenticated":
+        raise _unauthorized("token_invalid")
+    if not is_user_id(user_id):
+        raise _unauthorized("token_invalid")
+    return Principal(user_id, service=False)
+
+
+def is_user_id(value: Any) -> bool:
+    """Whether Postgres can keep it: some text, not too long, without NUL or lone surrogates."""
+    return isinstance(value, str) and 0 < len(value) <= USER_ID_LENGTH and "\0" not in value and _is_utf8(value)
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _challenge(error: str) -> dict[str, str]:
+    return {"WWW-Authenticate": f'Bearer error="{error}"' if error else "Bearer"}
+
+
+def _unauthorized(code: str) -> Problem:
+    return Problem(code, headers=_challenge("" if code == "token_missing" else "invalid_token"))
+
+
+async def authenticated(request: Request) -> Principal:
+    """The dependency of each path that needs a token; the rate limit is counted here, since it is per user."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise _unauthorized("token_missing")
+    parts = request.app.state.parts
+    principal: Principal = await parts.verifier.principal(token.strip(), parts.clock())
+    if not principal.service:
+        parts.rates.count(principal.user_id)
+    request.state.user_id = principal.user_id
+    return principal
+
+
+async def service(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+    """The dependency of the operators' paths."""
+    if not principal.service:
+        raise Problem("forbidden", headers=_challenge("insufficient_scope"))
+    return principal
+
+
+Authenticated = Annotated[Principal, Depends(authenticated)]
+Service = Annotated[Principal, Depends(service)]

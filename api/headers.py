@@ -1,0 +1,48 @@
+"""What task-making writes say in their headers."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import Depends, Header, Request
+
+from api.limits import WAIT_LIMIT
+
+_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
+
+Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N seconds, at most 30, for the result")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",
+        description="Repeats of a request under its key, for at least 24 h, give the same task",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AskHeaders:
+    """Args:
+    wait: seconds to wait for the result.
+    idempotency_key: under which repeats give the same task.
+    request_id: joins the log lines of API and worker.
+    """
+
+    wait: int
+    idempotency_key: str | None
+    request_id: str | None
+
+
+def preferred_wait(prefer: str | None) -> int:
+    """Seconds of `Prefer: wait=N` (RFC 7240); what cannot be honoured is ignored, and more than 30 means 30."""
+    match = _WAIT.search(prefer or "")
+    return min(int(match[1]), WAIT_LIMIT) if match else 0
+
+
+def _ask_headers(request: Request, prefer: Prefer = None, idempotency_key: IdempotencyKey = None) -> AskHeaders:
+    return AskHeaders(preferred_wait(prefer), idempotency_key, request.scope.get("request_id"))
+
+
+Asking = Annotated[AskHeaders, Depends(_ask_headers)]

@@ -1,0 +1,172 @@
+"""Tells who waits for a task's result: a word on Redis wakes them, and Postgres has the result.
+
+Without Redis, or where its word is lost, the hub looks in Postgres by itself, all waiting tasks in one statement.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import redis.asyncio as redis
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from db import queries
+from db.lifecycle import TaskState
+from db.queries import TaskView
+from workers.messages import FINISHED_CHANNEL, unpack_ids
+
+log = structlog.get_logger("results")
+
+LOOK_SECONDS: Final = 2.0  # between looks while Redis speaks: only a lost word makes anyone wait for one
+DEAF_LOOK_SECONDS: Final = 0.2  # without Redis
+READ_LIMIT: Final = 500  # tasks in one statement
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A result that someone waits for."""
+
+    task_id: UUID
+    future: asyncio.Future[TaskView | None]
+
+    async def within(self, seconds: float) -> TaskView | None:
+        """The finished task, or None when the time is over or the process stops."""
+        if seconds <= 0:
+            return None
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.future
+        except TimeoutError:
+            return None
+
+
+class Results:
+    """The waiting requests of one API process.
+
+    Args:
+        engine: to read results from.
+        redis_url: where workers publish which tasks are finished.
+    """
+
+    def __init__(self, engine: AsyncEngine, redis_url: str) -> None:
+        self._engine = engine
+        self._redis_url = redis_url
+        self._waiting: dict[UUID, set[asyncio.Future[TaskView | None]]] = {}
+        self._finished: set[UUID] = set()
+        self._wake = asyncio.Event()
+        self._deaf = True
+        self._closed = False
+
+    @contextmanager
+    def expecting(self, task_id: UUID) -> Iterator["Expected"]:
+        """Expect a task's result; begin before the task is accepted, or the word may be missed."""
+        expected = Expected(task_id, asyncio.get_running_loop().create_future())
+        if self._closed:
+            expected.future.set_result(None)
+        self._waiting.setdefault(task_id, set()).add(expected.future)
+        try:
+            yield expected
+        finally:
+            waiting = self._waiting[task_id]
+            waiting.discard(expected.future)
+            if not waiting:
+                del self._waiting[task_id]
+
+    async def wait(self, task_id: UUID, seconds: float) -> TaskView | None:
+        """The result of a task that was accepted before: looked up at once, since the word may have been said."""
+        with self.expecting(task_id) as expected:
+            self._finished.add(task_id)
+            self._wake.set()
+            return await expected.within(seconds)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks are waited for."""
+        return len(self._waiting)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether Redis is out of reach."""
+        return self._deaf
+
+    def close(self) -> None:
+        """Let everyone who waits go with what they have."""
+        self._closed = True
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+
+    async def listen(self) -> None:
+        """Hear which tasks are finished, for ever."""
+        while True:
+            try:
+                await self._subscribe()
+            except (redis.RedisError, OSError, TimeoutError) as error:
+                if not self._deaf:
+                    log.warning("redis lost, looking in postgres instead", error=repr(error))
+                self._deaf = True
+            await asyncio.sleep(DEAF_LOOK_SECONDS)
+
+    async def _subscribe(self) -> None:
+        client = redis.Redis.from_url(
+            self._redis_url, socket_connect_timeout=1, socket_keepalive=True, health_check_interval=5
+        )
+        async with client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(FINISHED_CHANNEL)
+            while True:
+                # The timeout lets the health check notice a connection that died silently.
+                message = await pubsub.get_message(timeout=5)
+                self._deaf = False
+                if message:
+                    self._heard(unpack_ids(message["data"]))
+
+    def _heard(self, task_ids: Iterable[UUID]) -> None:
+        waited_for = [task_id for task_id in task_ids if task_id in self._waiting]
+        if waited_for:
+            self._finished.update(waited_for)
+            self._wake.set()
+
+    async def tell(self) -> None:
+        """Read what was heard of, and now and then look for words that were lost; wake who waits. For ever."""
+        while True:
+            try:
+                async with asyncio.timeout(DEAF_LOOK_SECONDS if self._deaf else LOOK_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._attempt(self._look)
+            self._wake.clear()
+            if self._finished:
+                await self._attempt(self._read)
+
+    async def _attempt(self, step: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(2), self._engine.connect() as connection:
+                await step(connection)
+        except Exception as error:
+            log.warning("results not read, trying again", tasks=len(self._waiting), error=repr(error))
+            await asyncio.sleep(DEAF_LOOK_SECONDS)
+
+    async def _look(self, connection: AsyncConnection) -> None:
+        for some in chunked(list(self._waiting)):
+            self._finished.update((await connection.execute(queries.finished_among(some))).scalars())
+
+    async def _read(self, connection: AsyncConnection) -> None:
+        """An id is dropped only after its result was read, so that an outage loses no one."""
+        for some in chunked([task_id for task_id in self._finished if task_id in self._waiting]):
+            for row in await connection.execute(queries.tasks_by_id(some)):
+                task = queries.task_view(row)
+                for future in self._waiting.get(task.id, ()):
+                    if task.state is not TaskState.PENDING and not future.done():
+                        future.set_result(task)
+            self._finished.difference_update(some)
+        self._finished.intersection_update(self._waiting)
+
+
+def chunked(task_ids: list[UUID]) -> Iterator[list[UUID]]:
+    """Pieces of a size for one statement."""
+    return (task_ids[start : start + READ_LIMIT] for start in range(0, len(task_ids), READ_LIMIT))

@@ -1,0 +1,187 @@
+"""The bodies of the HTTP contract. Strict: unknown fields are refused, nothing is coerced."""
+
+import math
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from db.lifecycle import Kind, Next, Origin, Status, TaskState
+
+DATA_DEPTH = 16
+DATA_NODES = 2_000
+EXACT_INTEGER = 2**53  # beyond it JavaScript's numbers, and so the shop's frontend, are not exact
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain lone surrogates") from None
+    return value
+
+
+def _data(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON that Postgres can keep and JavaScript can read, of bounded depth and size. Iterative: depth is untrusted."""
+    todo: list[tuple[Any, int]] = [(value, 1)]
+    nodes = 0
+    while todo:
+        item, depth = todo.pop()
+        nodes += 1
+        if depth > DATA_DEPTH or nodes > DATA_NODES:
+            raise ValueError(f"must not be nested deeper than {DATA_DEPTH} or hold more than {DATA_NODES} values")
+        match item:
+            case str():
+                _text(item)
+            case bool() | None:
+                pass
+            case int() if abs(item) > EXACT_INTEGER:
+                raise ValueError("must not hold integers beyond 2^53")
+            case float() if not math.isfinite(item):
+                raise ValueError("must not hold numbers that are not finite")
+            case dict():
+                todo += [(_text(key), depth) for key in item] + [(member, depth + 1) for member in item.values()]
+            case list():
+                todo += [(member, depth + 1) for member in item]
+    return value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_text)]
+Data = Annotated[dict[str, Any], AfterValidator(_data)]
+
+
+class Body(BaseModel):
+    """A request's body. `user_id` counts for a service token only, which acts for that user."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    user_id: Text | None = None
+
+
+class Create(Body):
+    """Begin a session."""
+
+    package: Text
+    step: Text | None = None
+    data: Data | None = None
+
+
+class Renew(Body):
+    """Change the package: a new session with everything else of the old one."""
+
+    package: Text
+    data: Data | None = None
+
+
+class Recover(Body):
+    """Bring an expired or lost session back."""
+
+
+class Complete(Body):
+    """The payment went through."""
+
+    payment_reference: Text
+
+
+class Navigate(Body):
+    """Move to another step, change data: top-level keys are merged, null removes one."""
+
+    step: Text | None = None
+    data: Data | None = None
+
+
+class Session(BaseModel):
+    """A session with its effective status."""
+
+    id: UUID
+    user_id: str
+    status: Status
+    valid: bool
+    next: Next
+    package: str
+    step: str | None
+    data: dict[str, Any]
+    origin: Origin
+    previous_session_id: UUID | None
+    successor_id: UUID | None
+    payment_reference: str | None
+    seconds_left: int = Field(ge=0)
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+    completed_at: datetime | None
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details, with a stable code, a sentence for the shopper, and what to do next."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    message: str
+    next: Literal["continue", "done", "fix", "recover", "restart", "retry", "sign_in", "wait"]
+
+
+class Accepted(BaseModel):
+    """A task that is accepted: from now on it cannot be lost."""
+
+    task_id: UUID
+    session_id: UUID
+    state: TaskState
+
+
+class CleanupResult(BaseModel):
+    """How many rows a cleanup marked and deleted."""
+
+    expired: int
+    deleted: int
+
+
+class Task(BaseModel):
+    """A task; `state`, `session_id` and `error` never change once told."""
+
+    id: UUID
+    kind: Kind | Literal["cleanup"]
+    state: TaskState
+    session_id: UUID | None
+    result: Session | CleanupResult | None
+    error: Problem | None
+    accepted_at: datetime
+    finished_at: datetime | None
+
+
+class Camel(BaseModel):
+    """A body of the old paths. They ignore what they do not know, as the old shop did."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", strict=True, frozen=True)
+
+    user_id: Text | None = None
+
+
+class OldCreate(Camel):
+    """POST /api/create-checkout-session."""
+
+    package_id: Text
+    existing_session_id: Text | None = None
+    data: Data | None = None
+
+
+class OldSession(Camel):
+    """POST /api/validate-checkout-session and /api/recover-checkout-session."""
+
+    session_id: Text
+
+
+class OldComplete(Camel):
+    """POST /api/complete-checkout-session."""
+
+    session_id: Text
+    payment_reference: Text

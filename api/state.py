@@ -1,0 +1,96 @@
+"""What one API process holds, from start to stop."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import structlog
+from celery import Celery
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.accept import Acceptor, Doorbells
+from api.auth import Verifier
+from api.limits import Backlog, Rates
+from api.results import Results
+from api.settings import ApiSettings
+from db.engine import async_engine
+from workers.configuration import PUBLISHER_TRANSPORT, create_app
+
+log = structlog.get_logger("api")
+
+
+@dataclass(slots=True)
+class State:
+    """The parts of a running API process."""
+
+    settings: ApiSettings
+    engine: AsyncEngine
+    reader: AsyncEngine
+    celery: Celery
+    doorbells: Doorbells
+    acceptor: Acceptor
+    results: Results
+    backlog: Backlog
+    rates: Rates
+    verifier: Verifier
+
+    @staticmethod
+    def of(settings: ApiSettings) -> "State":
+        """Put the parts together; nothing connects yet."""
+        engine = async_engine(settings, "api")
+        celery = create_app(settings, PUBLISHER_TRANSPORT)
+        doorbells = Doorbells(celery)
+        return State(
+            settings=settings,
+            engine=engine,
+            reader=engine.execution_options(isolation_level="AUTOCOMMIT"),  # one statement, one round trip
+            celery=celery,
+            doorbells=doorbells,
+            acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds),
+            results=Results(engine, str(settings.redis_url)),
+            backlog=Backlog(engine, settings.backlog_limit),
+            rates=Rates(settings.rate_limit),
+            verifier=Verifier(settings),
+        )
+
+    @staticmethod
+    def clock() -> float:
+        """Seconds since the epoch, for tokens only: sessions go by the database's clock."""
+        return time.time()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Accept, listen, tell and watch until the process stops."""
+        self.doorbells.start()
+        loops = [
+            asyncio.create_task(loop, name=name)
+            for name, loop in {
+                "accept": self.acceptor.run(),
+                "listen": self.results.listen(),
+                "tell": self.results.tell(),
+                "backlog": self.backlog.watch(),
+            }.items()
+        ]
+        try:
+            yield
+        finally:
+            for loop in loops:
+                loop.cancel()
+            for loop in loops:
+                with suppress(asyncio.CancelledError):
+                    await loop
+            await asyncio.to_thread(self.doorbells.stop, 2.0)
+            await self.acceptor.close()
+            await self.engine.dispose()
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.parts
+    return state
+
+
+Parts = Annotated[State, Depends(_state)]
