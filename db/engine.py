@@ -1,7 +1,7 @@
 """Connections to Postgres: one login, one place where each transaction begins."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -84,20 +84,10 @@ def transaction(engine: Engine) -> Iterator[Connection[Any]]:
             raise
 
 
-@asynccontextmanager
-async def driver_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection[Any]]:
-    """The same for the API: the driver's connection in autocommit, where one statement is one transaction."""
-    async with engine.connect() as connection:
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        raw = await connection.get_raw_connection()
-        driver = raw.driver_connection
-        assert isinstance(driver, AsyncConnection)
-        try:
-            yield driver
-        except psycopg.OperationalError:
-            if driver.closed:
-                await connection.invalidate()
-            raise
+async def async_connection(settings: DatabaseSettings, name: str) -> AsyncConnection[Any]:
+    """A connection of one's own in autocommit, where one statement is one transaction."""
+    url = database_url(settings).set(drivername="postgresql").render_as_string(hide_password=False)
+    return await AsyncConnection.connect(url, autocommit=True, **_connect_args(name))
 
 
 # SQLSTATE classes: connection exception, insufficient resources, operator intervention without query_canceled.

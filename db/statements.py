@@ -26,10 +26,11 @@ RETURNING id, accepted_at
 """
 
 ACCEPTED_BEFORE = """
-SELECT id, accepted_at, session_id, idempotency_key, request_hash, user_id
+SELECT id, accepted_at, coalesce(result_session_id, session_id), state, user_id, idempotency_key, request_hash
 FROM session_tasks WHERE id = ANY(%(id)s::uuid[])
 UNION ALL
-SELECT t.id, t.accepted_at, t.session_id, t.idempotency_key, t.request_hash, t.user_id
+SELECT t.id, t.accepted_at, coalesce(t.result_session_id, t.session_id), t.state, t.user_id, t.idempotency_key,
+    t.request_hash
 FROM unnest(%(user_id)s::text[], %(idempotency_key)s::text[]) AS k(user_id, idempotency_key)
 JOIN session_tasks AS t ON t.user_id = k.user_id AND t.idempotency_key = k.idempotency_key
 """
