@@ -1,0 +1,45 @@
+# Works with nothing but Python 3.11 or newer, git and make (also the old GNU make 3.81).
+PYTHON ?= python3
+python := .venv/bin/python
+# A command with the settings of the stack that `make up` runs.
+local := @$(python) -m local.run
+
+.PHONY: help install up token migrate cleanup test test-full lint format clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
+
+install:         ## .venv with everything in uv.lock
+	@$(PYTHON) local/install.py
+
+up: install      ## the whole service, until Ctrl-C; it ends with this make, however that ends
+	@exec $(python) -I -S local/launch.py --end-with-parent SIGTERM -- $(python) -m local.up
+
+token: install   ## a development token; USER_ID=... ROLE=service_role for others than the demo user
+	@$(python) -m local.tokens $(USER_ID) $(ROLE)
+
+migrate: install ## bring the database of `make up`, or of DATABASE_URL, up to date
+	$(local) python -m db.migrate up
+
+cleanup: install ## expire and delete what is due, by hand
+	$(local) python -m workers.cleanup
+
+lint: install    ## style, types, import contracts
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy
+	@.venv/bin/lint-imports
+
+format: install  ## what a machine can put right
+	@$(python) -m ruff check --fix .
+	@$(python) -m ruff format .
+
+test: lint       ## everything but the slow tests
+	@$(python) -m pytest -m "not slow"
+
+test-full: lint  ## everything
+	@$(python) -m pytest
+
+clean:           ## caches; the data in .local and .venv stay
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache artifacts

@@ -1,0 +1,46 @@
+"""The service's processes and their command lines: the one place for both `make up` and docker-compose.yml.
+
+Each is a worker's or a server's natural unit of restart, and stops on SIGTERM.
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+WORKER = "-m celery -A workers.celery_app worker --without-gossip --without-mingle --loglevel INFO"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: the arguments of its `python`, and where it answers over HTTP that it is well."""
+
+    name: str
+    arguments: str
+    probe: str | None = None
+
+    def command(self, python: str, state: Path, flower_address: str, flower_port: int) -> list[str]:
+        """The command line on this machine."""
+        values = {"state": state, "flower_address": flower_address, "flower_port": flower_port}
+        return [python, *(word.format(**values) for word in shlex.split(self.arguments))]
+
+
+MIGRATE = Process("migrate", "-m db.migrate up")
+
+PROCESSES = (
+    Process("api", "-m api", probe="/readyz"),
+    # Two children, so that one slow batch does not hold up the next.
+    Process("worker", f"{WORKER} -Q sessions -n sessions@%h -c 2"),
+    # Apart, so that a purge never delays a shopper.
+    Process("worker-maintenance", f"{WORKER} -Q maintenance -n maintenance@%h -c 1"),
+    Process("beat", "-m celery -A beat_schedule beat --schedule {state}/beat-schedule --loglevel INFO"),
+    Process(
+        "flower",
+        "-m celery -A workers.celery_app flower --address={flower_address} --port={flower_port}"
+        # It looks on: what stops or repeats a task belongs to the service, and without a password nothing else may.
+        " --read_only=True"
+        # Workers send events by themselves; its own order to do so, every 5 s, would only load them.
+        " --enable_events=False"
+        " --persistent=True --db={state}/flower.db --state_save_interval=60000 --purge_offline_workers=600",
+        probe="/healthcheck",
+    ),
+)

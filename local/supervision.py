@@ -1,0 +1,106 @@
+"""supervisord as the process runner: its configuration, and its remote control."""
+
+import os
+import pwd
+import shlex
+import signal
+import xmlrpc.client
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.xmlrpc import SupervisorTransport
+
+SERVERS, SERVICE = 10, 20  # started in this order, stopped in the other
+STOP_SECONDS = 10  # then SIGKILL; what a task had not committed is done again
+SOCKET_PATH_LIMIT = 100  # the kernel's is 107 bytes, and supervisord adds its process id for a moment
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process under supervision."""
+
+    name: str
+    command: list[str]
+    stop_signal: signal.Signals = signal.SIGTERM
+    is_server: bool = False
+
+
+class Supervisor:
+    """supervisord's configuration in one folder, and the calls to it while it runs."""
+
+    def __init__(self, folder: Path, logs: Path, socket: Path) -> None:
+        self.configuration = folder / "supervisord.conf"
+        self.log = logs / "supervisord.log"
+        self.logs = logs
+        self.pidfile = folder / "supervisord.pid"
+        self.socket = socket
+
+    def configure(self, programs: Iterable[Program], working_folder: Path) -> None:
+        """Write the configuration. Secrets are not in it: they are inherited."""
+        programs = list(programs)
+        service = ",".join(program.name for program in programs if not program.is_server)
+        sections = {
+            "supervisord": {
+                "nodaemon": "true",
+                "silent": "true",
+                "logfile": _escape(self.log),
+                "logfile_maxbytes": "1MB",
+                "logfile_backups": "1",
+                "pidfile": _escape(self.pidfile),
+                "nocleanup": "true",
+                "minfds": "256",  # the default is more than some users may have
+                "user": pwd.getpwuid(0).pw_name if os.geteuid() == 0 else "",  # or it warns, as root
+            },
+            "unix_http_server": {"file": _escape(self.socket), "chmod": "0700"},
+            "rpcinterface:supervisor": {
+                "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+            },
+            **{f"program:{program.name}": self._program(program, working_folder) for program in programs},
+            "group:service": {"programs": service, "priority": str(SERVICE)},
+        }
+        self.configuration.write_text("\n".join(_section(name, values) for name, values in sections.items()))
+
+    def _program(self, program: Program, working_folder: Path) -> dict[str, str]:
+        return {
+            "command": _escape(shlex.join(program.command)),
+            "directory": _escape(working_folder),
+            "priority": str(SERVERS),
+            "autostart": str(program.is_server).lower(),  # the rest waits for the migrations
+            "autorestart": "true",
+            "startretries": "1000000",  # never give up: what it waits for may be back any minute
+            "stopsignal": program.stop_signal.name.removeprefix("SIG"),
+            "stopwaitsecs": str(STOP_SECONDS),
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": _escape(self.logs / f"{program.name}.log"),
+            "stdout_logfile_maxbytes": "10MB",
+            "stdout_logfile_backups": "2",
+        }
+
+    def start_service(self) -> None:
+        """Start everything that is not a server."""
+        self._calls.startProcessGroup("service", False)
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Each with `name`, `statename`, `start` and `pid`; nothing while supervisord itself starts."""
+        try:
+            found = self._calls.getAllProcessInfo()
+        except (OSError, xmlrpc.client.Fault):
+            return []
+        assert isinstance(found, list)
+        return found
+
+    @property
+    def _calls(self) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+
+def _section(name: str, values: dict[str, str]) -> str:
+    return "\n".join([f"[{name}]", *(f"{key} = {value}" for key, value in values.items() if value), ""])
+
+
+def _escape(value: str | Path) -> str:
+    return str(value).replace("%", "%%")
