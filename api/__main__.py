@@ -37,6 +37,7 @@ def main() -> None:
         http="httptools",
         ws="none",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         server_header=False,
         timeout_keep_alive=30,

@@ -41,7 +41,7 @@ def preferred_wait(prefer: str | None) -> int:
     return min(int(match[1]), WAIT_LIMIT) if match else 0
 
 
-def _ask_headers(request: Request, prefer: Prefer = None, idempotency_key: IdempotencyKey = None) -> AskHeaders:
+async def _ask_headers(request: Request, prefer: Prefer = None, idempotency_key: IdempotencyKey = None) -> AskHeaders:
     return AskHeaders(preferred_wait(prefer), idempotency_key, request.scope.get("request_id"))
 
 

@@ -88,7 +88,7 @@ class State:
             await self.engine.dispose()
 
 
-def _state(request: Request) -> State:
+async def _state(request: Request) -> State:
     state: State = request.app.state.parts
     return state
 
