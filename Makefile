@@ -4,7 +4,7 @@ python := .venv/bin/python
 # A command with the settings of the stack that `make up` runs.
 local := @$(python) -m local.run
 
-.PHONY: help install up token migrate cleanup test test-full lint format clean
+.PHONY: help install up token migrate cleanup doctor test test-full lint format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -23,6 +23,9 @@ migrate: install ## bring the database of `make up`, or of DATABASE_URL, up to d
 
 cleanup: install ## expire and delete what is due, by hand
 	$(local) python -m workers.cleanup
+
+doctor: install  ## does everything hold that must? read-only; fails if not
+	$(local) python -m workers.doctor
 
 lint: install    ## style, types, import contracts
 	@$(python) -m ruff check .

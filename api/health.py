@@ -83,9 +83,8 @@ async def _metrics(parts: Parts) -> bytes:
     gauge("cleanup_runs_24h", "Successful runs of expiry and deletion in 24 hours", now.cleanups_24h)
     gauge("pending_tasks", "Accepted tasks that are not finished", now.pending)
     gauge("oldest_pending_task_seconds", "Age of the oldest pending task", now.oldest_pending_seconds)
-    gauge(
-        "oldest_overdue_session_seconds", "Age of the oldest expiry not marked", now.oldest_overdue_seconds
-    )
+    gauge("oldest_overdue_session_seconds", "Age of the oldest expiry not marked", now.oldest_overdue_seconds)
     gauge("last_expiry_run_seconds", "Since the last successful expiry; -1 if never", now.last_expiry_seconds)
+    gauge("invariant_breaches", "Rows that the doctor's last run found broken", now.invariant_breaches)
     gauge("waiting_requests", "Tasks that clients of this process wait for", parts.results.waiting)
     return generate_latest(registry)

@@ -20,7 +20,10 @@ SELECT
             AND task IN ('maintenance.expire_sessions', 'maintenance.delete_sessions')) AS cleanups_24h,
     (SELECT coalesce(extract(epoch FROM now() - max(finished_at)), -1) FROM maintenance_runs
         WHERE requested_at > now() - interval '7 days' AND error IS NULL AND task = 'maintenance.expire_sessions'
-    ) AS last_expiry_seconds
+    ) AS last_expiry_seconds,
+    (SELECT rows FROM maintenance_runs
+        WHERE finished_at IS NOT NULL AND error IS NULL AND task = 'maintenance.check_invariants'
+        ORDER BY requested_at DESC LIMIT 1) AS invariant_breaches
 """)
 
 _LINES = text("""
@@ -58,6 +61,7 @@ class Figures:
     completion_rate: lines completed / lines begun, of those begun since `since`; None if there were none.
     recovery_success_rate: recoveries that gave a session / finished ones addressed to a session not active.
     cleanups_24h: successful runs of expiry and deletion in the last 24 hours.
+    invariant_breaches: rows that the doctor's last run found broken; None if it never ran.
     """
 
     active_sessions: int
@@ -68,6 +72,7 @@ class Figures:
     oldest_pending_seconds: float
     oldest_overdue_seconds: float
     last_expiry_seconds: float
+    invariant_breaches: int | None
 
 
 async def figures(connection: AsyncConnection, since: date) -> Figures:
@@ -95,4 +100,5 @@ def _figures(connection: Connection, since: date) -> Figures:
         oldest_pending_seconds=float(now.oldest_pending_seconds),
         oldest_overdue_seconds=float(now.oldest_overdue_seconds),
         last_expiry_seconds=float(now.last_expiry_seconds),
+        invariant_breaches=now.invariant_breaches,
     )

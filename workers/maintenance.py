@@ -1,4 +1,4 @@
-"""The four maintenance tasks: one run at a time, in short transactions, within a budget of time, on record."""
+"""The maintenance tasks: one run at a time, in short transactions, within a budget of time, on record."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -13,8 +13,16 @@ from uuid_utils.compat import uuid7
 
 from db import sweeps
 from db.engine import sync_engine
+from db.invariants import examine
 from db.lifecycle import Kind, Limits
-from workers.messages import DELETE_SESSIONS, EXPIRE_SESSIONS, PURGE_RECORDS, REDELIVER_TASKS
+from workers.doctor import bounds_of
+from workers.messages import (
+    CHECK_INVARIANTS,
+    DELETE_SESSIONS,
+    EXPIRE_SESSIONS,
+    PURGE_RECORDS,
+    REDELIVER_TASKS,
+)
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger("maintenance")
@@ -27,8 +35,13 @@ Batch = Callable[[Connection], int]
 
 # One number for each kind of run, in a range that no other software is likely to lock.
 LOCKS: Final = {
-    name: 0x636B7331 + n for n, name in enumerate([EXPIRE_SESSIONS, DELETE_SESSIONS, REDELIVER_TASKS, PURGE_RECORDS])
+    name: 0x636B7331 + n
+    for n, name in enumerate([EXPIRE_SESSIONS, DELETE_SESSIONS, REDELIVER_TASKS, PURGE_RECORDS, CHECK_INVARIANTS])
 }
+
+
+class InvariantsBrokenError(Exception):
+    """The doctor found rows that must not be: a fault of ours."""
 
 
 @dataclass(slots=True)
@@ -69,6 +82,28 @@ class Maintenance:
             )
 
         return self._run(PURGE_RECORDS, None, "beat", purge)
+
+    def check_invariants(self) -> dict[str, Any]:
+        """Check what must hold; its run keeps how many rows break it, for the metrics.
+
+        Raises:
+            InvariantsBrokenError: something does not hold.
+        """
+        broken: dict[str, list[str]] = {}
+
+        def check(connection: Connection) -> int:
+            for finding in examine(connection, bounds_of(self.settings)):
+                if finding.unknown:
+                    log.warning("invariant not checked", invariant=finding.name, error=finding.unknown)
+                if finding.broken:
+                    log.error("invariant broken", invariant=finding.name, promise=finding.promise, rows=finding.broken)
+                    broken[finding.name] = finding.broken
+            return sum(map(len, broken.values()))
+
+        result = self._run(CHECK_INVARIANTS, None, "beat", check)
+        if broken:
+            raise InvariantsBrokenError(", ".join(broken))
+        return result
 
     def redeliver_tasks(self) -> dict[str, Any]:
         """Ring again. No record of it: it runs every other second."""

@@ -13,6 +13,7 @@ EXPIRE_SESSIONS: Final = "maintenance.expire_sessions"
 DELETE_SESSIONS: Final = "maintenance.delete_sessions"
 REDELIVER_TASKS: Final = "maintenance.redeliver_tasks"
 PURGE_RECORDS: Final = "maintenance.purge_records"
+CHECK_INVARIANTS: Final = "maintenance.check_invariants"
 
 SESSIONS_QUEUE: Final = "sessions"
 MAINTENANCE_QUEUE: Final = "maintenance"  # apart, so that a purge never delays a shopper

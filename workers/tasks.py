@@ -18,6 +18,7 @@ from workers.celery_app import app, settings
 from workers.execution import Executor
 from workers.maintenance import Maintenance, maintenance_engine
 from workers.messages import (
+    CHECK_INVARIANTS,
     DELETE_SESSIONS,
     EXPIRE_SESSIONS,
     FINISHED_CHANNEL,
@@ -117,3 +118,9 @@ def redeliver_tasks() -> dict[str, Any]:
 def purge_records() -> dict[str, Any]:
     """Delete records of finished tasks and of maintenance past their retention."""
     return process.maintenance.purge_records()
+
+
+@app.task(name=CHECK_INVARIANTS)
+def check_invariants() -> dict[str, Any]:
+    """Check what must hold in the tables."""
+    return process.maintenance.check_invariants()
