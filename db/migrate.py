@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db.engine import database_url
+from db.migrations.drift import differences
 from db.settings import DatabaseSettings
 
 log = logging.getLogger("db.migrate")
@@ -87,12 +88,12 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def differences(connection: Connection) -> list[str]:
+def problems(connection: Connection) -> list[str]:
     """What is wrong with the schema, a sentence each."""
     newest = ScriptDirectory.from_config(configuration(connection)).get_current_head()
     if current(connection) != newest:
         return [f"The database is at revision {current(connection) or 'base'}, the code at {newest}: migrate it up."]
-    return []
+    return [*differences(connection)]
 
 
 def main(arguments: list[str]) -> str | None:
@@ -126,11 +127,12 @@ def _run(connection: Connection, name: str, revision: str = "-1") -> str | None:
                 return "There is nothing to take down."
             down(connection, revision)
         case _:
-            return "\n".join(differences(connection)) or None
+            return "\n".join(problems(connection)) or None
     log.info("The schema is at revision %s.", current(connection) or "base")
     return None
 
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,13 @@ Revision ID: 0001
 Revises:
 """
 
+import json
+
 from alembic import op
+from sqlalchemy import text
+
+from db.migrations.takeover.older import function, read
+from db.migrations.takeover.steps import Steps, Takeover, Wanted, go_back, run
 
 revision = "0001"
 down_revision = None
@@ -12,22 +18,22 @@ branch_labels = None
 depends_on = None
 
 COLUMNS = {
-    "id": "uuid NOT NULL",
-    "user_id": "text NOT NULL",
-    "status": "text NOT NULL",
-    "package": "text NOT NULL",
-    "step": "text",
-    "data": "jsonb DEFAULT '{}'::jsonb NOT NULL",
-    "origin": "text NOT NULL",
-    "line_id": "uuid NOT NULL",
-    "line_position": "integer NOT NULL",
-    "line_began_at": "timestamptz NOT NULL",
-    "previous_session_id": "uuid",
-    "payment_reference": "text",
-    "created_at": "timestamptz DEFAULT now() NOT NULL",
-    "updated_at": "timestamptz DEFAULT now() NOT NULL",
-    "expires_at": "timestamptz NOT NULL",
-    "completed_at": "timestamptz",
+    "id": Wanted("uuid"),
+    "user_id": Wanted("text"),
+    "status": Wanted("text"),
+    "package": Wanted("text"),
+    "step": Wanted("text", nullable=True),
+    "data": Wanted("jsonb", default="'{}'::jsonb"),
+    "origin": Wanted("text"),
+    "line_id": Wanted("uuid"),
+    "line_position": Wanted("integer"),
+    "line_began_at": Wanted("timestamp with time zone"),
+    "previous_session_id": Wanted("uuid", nullable=True),
+    "payment_reference": Wanted("text", nullable=True),
+    "created_at": Wanted("timestamp with time zone", default="now()"),
+    "updated_at": Wanted("timestamp with time zone", default="now()"),
+    "expires_at": Wanted("timestamp with time zone"),
+    "completed_at": Wanted("timestamp with time zone", nullable=True),
 }
 
 CONSTRAINTS = {
@@ -130,20 +136,49 @@ CREATE TABLE daily_counts (
 """
 
 
+# How to go back: an older table's own shape, or none.
+RECORD = """
+CREATE TABLE checkout_sessions_undo (
+    kept text[] NOT NULL,
+    undo jsonb NOT NULL,
+    made_at timestamptz DEFAULT now() NOT NULL
+);
+ALTER TABLE checkout_sessions_undo ENABLE ROW LEVEL SECURITY;
+"""
+
+
 def upgrade() -> None:
-    """Make the tables."""
-    columns = [f"{name} {kind}" for name, kind in COLUMNS.items()]
-    constraints = [f"CONSTRAINT {name} {rule}" for name, rule in CONSTRAINTS.items()]
-    _run(f"CREATE TABLE checkout_sessions ({', '.join([*columns, *constraints])})")
-    _run(INDEXES)
-    _run(UPDATED_AT_TRIGGER)
-    _run(OTHER_TABLES)
+    """Make the tables, or take over the older one and make the others."""
+    connection = op.get_bind()
+    steps = Steps(connection)
+    older = read(connection)
+    takeover = None
+    if older is None:
+        columns = [f"{name} {wanted.sql}" for name, wanted in COLUMNS.items()]
+        constraints = [f"CONSTRAINT {name} {rule}" for name, rule in CONSTRAINTS.items()]
+        steps.do(
+            f"CREATE TABLE checkout_sessions ({', '.join([*columns, *constraints])})", "DROP TABLE checkout_sessions"
+        )
+        run(connection, INDEXES)
+    else:
+        run(connection, "LOCK TABLE checkout_sessions IN ACCESS EXCLUSIVE MODE")
+        takeover = Takeover(steps, older, COLUMNS, CONSTRAINTS, INDEXES)
+        takeover.execute()
+    steps.later(function(connection) or "DROP FUNCTION set_updated_at()", "The function set_updated_at() stays")
+    steps.do(UPDATED_AT_TRIGGER, "DROP TRIGGER checkout_sessions_updated_at ON checkout_sessions")
+    steps.do(OTHER_TABLES, "DROP TABLE daily_counts, maintenance_runs, session_tasks")
+    run(connection, RECORD)
+    kept = takeover.kept_names("checkout_sessions_updated_at") if takeover else []
+    connection.execute(
+        text("INSERT INTO checkout_sessions_undo (kept, undo) VALUES (:kept, cast(:undo AS jsonb))"),
+        {"kept": kept, "undo": json.dumps(steps.undo)},
+    )
 
 
 def downgrade() -> None:
-    """Take the tables away."""
-    _run("DROP TABLE daily_counts, maintenance_runs, session_tasks, checkout_sessions; DROP FUNCTION set_updated_at()")
-
-
-def _run(statements: str) -> None:
-    op.get_bind().exec_driver_sql(statements, execution_options={"no_parameters": True})
+    """Walk the way back that the record tells."""
+    connection = op.get_bind()
+    run(connection, "LOCK TABLE checkout_sessions IN ACCESS EXCLUSIVE MODE")
+    undo = connection.scalar(text("SELECT undo FROM checkout_sessions_undo"))
+    go_back(connection, undo)
+    run(connection, "DROP TABLE checkout_sessions_undo")
