@@ -4,7 +4,7 @@ python := .venv/bin/python
 # A command with the settings of the stack that `make up` runs.
 local := @$(python) -m local.run
 
-.PHONY: help install up token migrate cleanup doctor test test-full lint format clean
+.PHONY: help install up token migrate cleanup doctor test test-full bench lint format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -42,6 +42,9 @@ test: lint       ## everything but the slow tests
 
 test-full: lint  ## everything
 	@$(python) -m pytest
+
+bench: install   ## this service beside its baselines (about half an hour); OPTIONS="--quick" for a first look
+	@$(python) -m benchmarks compare --out benchmarks/results $(OPTIONS)
 
 clean:           ## caches; the data in .local and .venv stay
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

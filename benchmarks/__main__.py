@@ -1,0 +1,48 @@
+"""`python -m benchmarks COMMAND`."""
+
+import argparse
+
+from benchmarks import compare, report
+from benchmarks.load import need_wrk
+from benchmarks.systems import CHOICES, LOADS
+
+
+def main() -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("compare", help="direct, textbook and this service, side by side")
+    one.add_argument("--quick", action="store_true", help="two rounds of a second at 1 and 32 clients, nothing chosen")
+    one.add_argument("--loads", default=",".join(LOADS).replace(", ", "_"), help="%(default)s")
+    one.add_argument("--clients", help="1,8,32,128")
+    one.add_argument("--rounds", type=int, help="5")
+    one.add_argument("--seconds", type=int, help="of one measurement, 5")
+    one.add_argument("--as-chosen", action="store_true", help="do not measure which numbers of processes serve best")
+    one.add_argument("--set", action="append", default=[], metavar="SYSTEM.KEY=VALUE", help="e.g. ours.api=2")
+    one.add_argument("--out", help="folder for the results; without it they are only printed")
+    options = parser.parse_args()
+    need_wrk()
+    if options.command == "compare":
+        _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    clients = options.clients or ("1,32" if options.quick else "1,8,32,128")
+    choices = dict(CHOICES)
+    for setting in options.set:
+        system, _, rest = setting.partition(".")
+        key, _, value = rest.partition("=")
+        kind = type(getattr(choices[system], key))
+        choices[system] = compare.Choice(**{**choices[system].differences(), key: kind(value)})
+    result = compare.compare(
+        [load.replace("_", ", ") for load in options.loads.split(",")],
+        [int(n) for n in clients.split(",")],
+        options.rounds or (2 if options.quick else 5),
+        options.seconds or (1 if options.quick else 5),
+        choices if options.quick or options.as_chosen or options.set else None,
+    )
+    report.report(result, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What the baselines share with the service: edge, token check, rate limit, problems, uvicorn's settings."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+
+from api.auth import Verifier
+from api.edge import Edge
+from api.limits import Rates
+from api.problems import Problem
+from api.settings import ApiSettings
+from api.state import State
+
+
+@dataclass
+class Parts:
+    """What the dependencies of the service's paths look for, and what a baseline adds."""
+
+    verifier: Verifier
+    rates: Rates
+    clock: Callable[[], float]
+    writer: Any = None
+
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(settings: ApiSettings, lifespan: Lifespan) -> FastAPI:
+    """The service's application without its paths."""
+    app = FastAPI(title="baseline", lifespan=lifespan)
+    app.state.parts = Parts(Verifier(settings), Rates(settings.rate_limit), State.clock)
+    app.add_exception_handler(Problem, _problem)
+    app.add_middleware(Edge)
+    return app
+
+
+async def _problem(_: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    return problem.response()
+
+
+def serve(app: FastAPI, settings: ApiSettings) -> None:
+    """As `api.__main__` serves the service."""
+    uvicorn.run(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=30,
+    )
+
+
+def number(name: str, default: int) -> int:
+    """A whole number from the environment."""
+    return int(os.environ.get(name, default))

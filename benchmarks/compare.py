@@ -1,0 +1,111 @@
+"""The comparison: all systems up at once on one Postgres, alternating within each round."""
+
+import itertools
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.load import write_tokens
+from benchmarks.measure import Measurement, measure
+from benchmarks.servers import Servers, servers
+from benchmarks.systems import CANDIDATES, CHOICES, LOADS, Choice, System, running
+
+CHOOSING_CLIENTS = (32, 128)
+CHOOSING_SECONDS = 2
+
+Say = Callable[[str], None]  # takes a line on what is done; `print` is one
+
+
+@dataclass
+class Comparison:
+    """What was measured: one entry a round for each load and number of clients."""
+
+    clients: Sequence[int]
+    loads: Sequence[str]
+    choices: dict[str, Choice]
+    rounds: int
+    seconds: int
+    settings: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    tried: dict[str, list[tuple[Choice, list[Measurement]]]] = field(default_factory=dict)
+    measured: dict[tuple[str, int], list[Measurement]] = field(default_factory=dict)
+
+
+def compare(
+    loads: Sequence[str],
+    clients: Sequence[int],
+    rounds: int,
+    seconds: int,
+    choices: dict[str, Choice] | None,
+    say: Say = print,
+) -> Comparison:
+    """Measure.
+
+    Args:
+        loads: names of `LOADS`.
+        clients: numbers of concurrent clients.
+        rounds: each holds every load at every number of clients.
+        seconds: of one measurement.
+        choices: by system; None measures the candidates first.
+    """
+    names = list(dict.fromkeys(LOADS[load][0] for load in loads))
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        with servers(folder / "servers") as both:
+            tokens = write_tokens(folder / "tokens")
+            databases = {name: both.database(name) for name in names}
+            result = Comparison(
+                clients, loads, choices or dict(CHOICES), rounds, seconds, both.settings(), both.versions()
+            )
+            if choices is None:
+                result.tried = {name: _tried(name, both, databases[name], tokens, say) for name in names}
+                result.choices = {name: best(tried) for name, tried in result.tried.items()}
+            with ExitStack() as stack:
+                systems = {
+                    name: stack.enter_context(running(name, result.choices[name], both, databases[name], folder))
+                    for name in names
+                }
+                for name in names:  # plans, caches and connections
+                    target = next(LOADS[load][1] for load in loads if LOADS[load][0] == name)
+                    measure(systems[name], target, both, tokens, 32, 2)
+                _rounds(result, systems, both, tokens, say)
+    return result
+
+
+def _rounds(result: Comparison, systems: dict[str, System], both: Servers, tokens: Path, say: Say) -> None:
+    orders = itertools.cycle([*result.loads[n:], *result.loads[:n]] for n in range(len(result.loads)))
+    for number in range(1, result.rounds + 1):
+        both.checkpoint()
+        for clients in result.clients:
+            for load in next(orders):
+                name, target = LOADS[load]
+                found = measure(systems[name], target, both, tokens, clients, result.seconds)
+                result.measured.setdefault((load, clients), []).append(found)
+                say(
+                    f"round {number}  {clients:>3} clients  {load:<18} {found.rate:7.0f}/s"
+                    f"  p50 {found.p50:7.2f} ms  p99 {found.p99:7.2f} ms"
+                )
+
+
+def _tried(
+    name: str, both: Servers, database_url: str, tokens: Path, say: Say
+) -> list[tuple[Choice, list[Measurement]]]:
+    """Each candidate at a few and at many clients."""
+    target = next(target for system, target in LOADS.values() if system == name)
+    tried = []
+    for choice in CANDIDATES[name]:
+        with running(name, choice, both, database_url, tokens.parent) as system:
+            measure(system, target, both, tokens, 32, 1)
+            found = [measure(system, target, both, tokens, clients, CHOOSING_SECONDS) for clients in CHOOSING_CLIENTS]
+        tried.append((choice, found))
+        say(f"choosing  {name:<9} {choice}  " + "  ".join(f"{one.rate:.0f}/s" for one in found))
+    return tried
+
+
+def best(tried: Iterable[tuple[Choice, list[Measurement]]]) -> Choice:
+    """The candidate of the highest throughput, over the numbers of clients in the geometric mean."""
+    return max(tried, key=lambda entry: math.prod(one.rate for one in entry[1]))[0]

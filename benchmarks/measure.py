@@ -1,0 +1,99 @@
+"""One measurement of one system: load, figures, and the check that every answered session exists."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks import load
+from benchmarks.load import Target
+from benchmarks.processes import usage
+from benchmarks.servers import Servers, libpq
+from benchmarks.systems import System
+
+DRAIN_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Args:
+    rate: answered requests per second.
+    p50: milliseconds.
+    p99: milliseconds.
+    sessions: answered.
+    cpu: seconds per 1,000 sessions, by process.
+    rss: megabytes, by process.
+    drained: seconds after the load until every accepted task was finished.
+    """
+
+    rate: float
+    p50: float
+    p99: float
+    sessions: int
+    cpu: dict[str, float]
+    rss: dict[str, float]
+    drained: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Rounded to what means something."""
+        return {key: _rounded(value) for key, value in asdict(self).items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: round(one, 4) for key, one in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def measure(system: System, target: Target, servers: Servers, tokens: Path, clients: int, seconds: int) -> Measurement:
+    """Load a system and look at what it used.
+
+    CPU is counted until every accepted task is finished, so that what is accepted and not yet done is not free.
+
+    Raises:
+        AssertionError: a request failed, or an answered session is not in the database.
+    """
+    pids = {**system.processes.pids(), "postgres": [_pid(servers.postgres)], "redis": [_pid(servers.redis)]}
+    before = usage(pids)
+    sample = load.run(target, system.ports, tokens, clients, seconds)
+    ended = time.monotonic()
+    with psycopg.connect(libpq(system.database_url), autocommit=True) as connection:
+        drained = _drain(connection) - ended
+        after = usage(pids)
+        _check(connection, sample.ids)
+    per_thousand = 1000 / sample.requests
+    return Measurement(
+        rate=sample.rate,
+        p50=sample.p50,
+        p99=sample.p99,
+        sessions=sample.requests,
+        cpu={**{k: v * per_thousand for k, v in after.since(before).items()}, "wrk": sample.cpu * per_thousand},
+        rss={label: size / 1e6 for label, size in after.rss.items()},
+        drained=drained,
+    )
+
+
+def _pid(server: Any) -> int:
+    assert server.process is not None
+    return int(server.process.pid)
+
+
+def _drain(connection: psycopg.Connection[Any]) -> float:
+    """Wait until nothing is pending; returns when that was."""
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while connection.execute("SELECT EXISTS (SELECT FROM session_tasks WHERE state = 'PENDING')").fetchone() != (
+        False,
+    ):
+        assert time.monotonic() < deadline, f"tasks are still pending after {DRAIN_SECONDS} s"
+        time.sleep(0.02)
+    return time.monotonic()
+
+
+def _check(connection: psycopg.Connection[Any], ids: list[str]) -> None:
+    """Each answer named a session of its own, and it is there."""
+    assert len(set(ids)) == len(ids), "two answers named the same session"
+    query = "SELECT id::text FROM checkout_sessions WHERE id = ANY(%s::uuid[])"
+    lost = load.missing(ids, (row[0] for row in connection.execute(query, [ids])))
+    assert not lost, f"{len(lost)} of {len(ids)} answered sessions are not in the database, e.g. {next(iter(lost))}"

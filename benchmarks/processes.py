@@ -1,0 +1,136 @@
+"""Processes under measurement: started together, their CPU time and memory read by label."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from benchmarks.servers import ROOT
+
+LAUNCH = ROOT / "local" / "launch.py"
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start.
+
+    Args:
+        label: of its figures; several processes may share one.
+        arguments: of this Python.
+        ready: a URL that answers once it is up.
+    """
+
+    label: str
+    arguments: str
+    env: Mapping[str, str]
+    ready: str | None = None
+
+
+class Processes:
+    """Some processes, which end with this one however it ends."""
+
+    def __init__(self, commands: Iterable[Command], folder: Path) -> None:
+        self._commands = list(commands)
+        self._folder = folder
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def __enter__(self) -> Self:
+        """Start all, and wait until those that say so are ready."""
+        for number, command in enumerate(self._commands):
+            argv = [sys.executable, "-I", "-S", str(LAUNCH), "--end-with-parent", "SIGTERM", "--"]
+            env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **command.env}
+            with (self._folder / f"{command.label}-{number}.log").open("ab") as log:
+                popen = subprocess.Popen(
+                    [*argv, sys.executable, *command.arguments.split()],
+                    cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+            self._running.append((command.label, popen))
+        try:
+            for command, (_, popen) in zip(self._commands, self._running, strict=True):
+                if command.ready:
+                    _wait(command.ready, popen)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def pids(self) -> dict[str, list[int]]:
+        """The first process of each command, by label."""
+        found: dict[str, list[int]] = {}
+        for label, popen in self._running:
+            found.setdefault(label, []).append(popen.pid)
+        return found
+
+    def _stop(self) -> None:
+        for _, popen in self._running:
+            if popen.poll() is None:
+                popen.terminate()
+        for _, popen in self._running:
+            try:
+                popen.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(popen.pid, signal.SIGKILL)
+                popen.wait()
+        self._running.clear()
+
+
+def _wait(url: str, popen: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while popen.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return
+        except OSError:
+            pass
+        else:
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"{popen.args!r} does not answer at {url}")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU seconds since each process's start, and resident bytes, by label."""
+
+    cpu: Counter[str]
+    rss: Counter[str]
+
+    def since(self, before: "Usage") -> dict[str, float]:
+        """CPU seconds used since then, by label."""
+        return {label: self.cpu[label] - before.cpu[label] for label in self.cpu}
+
+
+def usage(pids: Mapping[str, Iterable[int]]) -> Usage:
+    """Of these processes and everything they forked; of children that have ended, as far as they were waited for."""
+    cpu: Counter[str] = Counter()
+    rss: Counter[str] = Counter()
+    for label, roots in pids.items():
+        for root in roots:
+            process = psutil.Process(root)
+            for one in [process, *process.children(recursive=True)]:
+                try:
+                    times, memory = one.cpu_times(), one.memory_info()
+                except psutil.NoSuchProcess:
+                    continue
+                cpu[label] += times.user + times.system + times.children_user + times.children_system
+                rss[label] += memory.rss
+    return Usage(cpu, rss)

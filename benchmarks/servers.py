@@ -1,0 +1,103 @@
+"""One Postgres and one Redis for all systems, with a migrated database for each."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import redis
+from psycopg import sql
+
+from benchmarks.load import USERS
+from local.servers import EmbeddedPostgres, EmbeddedRedis
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The same for all systems. Durability is left on (`fsync`, `synchronous_commit`, `full_page_writes`). Memory as the
+# manual advises for this size of machine; checkpoints are the harness's, between measurements, so that none falls into
+# one system's seconds only.
+SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "16GB", "checkpoint_timeout": "1h"}
+DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
+
+SEED = """
+INSERT INTO checkout_sessions (
+    id, user_id, status, package, step, data, origin, line_id, line_position, line_began_at, expires_at
+)
+SELECT id, user_id, 'active', 'family', 'details', '{"adults": 2}', 'created', id, 0, now(), now() + interval '1 day'
+FROM (SELECT gen_random_uuid() AS id, 'user-' || lpad(n::text, 6, '0') AS user_id FROM generate_series(1, %s) AS n)
+"""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The two servers, running."""
+
+    postgres: EmbeddedPostgres
+    redis: EmbeddedRedis
+
+    def database(self, name: str, users: int = USERS) -> str:
+        """Make a migrated database in which each user has an active session; returns its URL."""
+        with psycopg.connect(self.postgres.libpq_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        url = self.url_of(name)
+        env = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
+        subprocess.run([sys.executable, "-m", "db.migrate", "up"], cwd=ROOT, env=env, check=True, capture_output=True)
+        with psycopg.connect(libpq(url)) as connection:
+            connection.execute(SEED, [users])
+        with psycopg.connect(libpq(url), autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
+        return url
+
+    def url_of(self, name: str) -> str:
+        """A database's URL."""
+        return self.postgres.url.rsplit("/", 1)[0] + f"/{name}"
+
+    def redis_url(self, number: int) -> str:
+        """A Redis database's URL."""
+        return self.redis.url.rsplit("/", 1)[0] + f"/{number}"
+
+    def checkpoint(self) -> None:
+        """Write everything out, so that the next measurement begins as the last one did."""
+        with psycopg.connect(self.postgres.superuser_url, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+
+    def settings(self) -> dict[str, str]:
+        """What is set of Postgres, read back."""
+        with psycopg.connect(self.postgres.superuser_url) as connection:
+            rows = connection.execute(
+                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)", [[*DURABLE, *SETTINGS]]
+            )
+            return dict(rows.fetchall())
+
+    def versions(self) -> dict[str, str]:
+        """Of both."""
+        with psycopg.connect(self.postgres.superuser_url) as connection:
+            row = connection.execute("SHOW server_version").fetchone()
+        assert row is not None
+        with redis.Redis.from_url(self.redis.url) as client:
+            return {"postgres": str(row[0]), "redis": str(client.info("server")["redis_version"])}
+
+
+def libpq(url: str) -> str:
+    """A URL as psycopg wants it."""
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+@contextmanager
+def servers(folder: Path, **settings: str) -> Iterator[Servers]:
+    """Start both in `folder`.
+
+    Args:
+        folder: on the disk to be measured.
+        settings: of Postgres, beside `SETTINGS`.
+    """
+    postgres = EmbeddedPostgres(folder)
+    postgres.prepare()
+    with (postgres.data / "postgresql.auto.conf").open("a") as file:
+        file.writelines(f"{name} = '{value}'\n" for name, value in {**SETTINGS, **settings}.items())
+    with postgres, EmbeddedRedis(folder) as redis:
+        yield Servers(postgres, redis)
