@@ -5,8 +5,6 @@ request waits for nobody; under load, batches grow by themselves and share the c
 """
 
 import asyncio
-import queue
-import threading
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,15 +13,14 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from celery import Celery
 from psycopg import AsyncConnection
 
+from api.doorbells import Doorbells
 from api.problems import Problem, unavailable
 from db import statements
 from db.engine import async_connection, is_outage
 from db.lifecycle import Kind, TaskState
 from db.settings import DatabaseSettings
-from workers import doorbell
 from workers.messages import BATCH_LIMIT
 
 log = structlog.get_logger("accept")
@@ -54,48 +51,6 @@ class Accepted:
     session_id: UUID
     accepted_at: datetime
     state: TaskState = TaskState.PENDING
-
-
-class Doorbells:
-    """Rings from a thread of its own: Celery's client blocks, and must not hold up the event loop."""
-
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-        self._due: queue.SimpleQueue[list[tuple[UUID, Kind]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="doorbells", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def ring(self, tasks: list[tuple[UUID, Kind]]) -> None:
-        """Ring soon. What is due together rings together."""
-        self._due.put(tasks)
-
-    def stop(self, seconds: float) -> None:
-        """Ring what is due, then end; what cannot be rung within `seconds` is left to the sweep."""
-        self._due.put(None)
-        self._thread.join(seconds)
-
-    def _run(self) -> None:
-        while True:
-            due = self._due.get()
-            if due is None:
-                return
-            due = list(due)
-            last = False
-            while not self._due.empty():
-                more = self._due.get()
-                if more is None:
-                    last = True
-                    break
-                due += more
-            try:
-                doorbell.ring(self._app, due)
-            except Exception:
-                log.exception("doorbell lost", tasks=len(due))
-            if last:
-                return
 
 
 class Acceptor:

@@ -31,7 +31,7 @@ async def ready(request: Request, parts: Parts) -> Response:
     """Can it accept (503 if not), and can what is accepted be executed? Each dependency is named."""
     checks = {"postgres": "ok", "schema": "ok", "redis": "ok", "workers": "ok"}
     try:
-        row = (await read(parts, queries.readiness())).one()
+        row = (await read(parts, queries.READINESS)).one()
         if row.schema is None:
             checks["schema"] = "missing: run the migrations"
         elif await _behind(parts):
@@ -47,7 +47,7 @@ async def ready(request: Request, parts: Parts) -> Response:
 
 
 async def _behind(parts: Parts) -> bool:
-    oldest = (await read(parts, queries.oldest_pending())).scalar_one_or_none()
+    oldest = (await read(parts, queries.OLDEST_PENDING)).scalar_one_or_none()
     return oldest is not None and oldest > BEHIND_SECONDS
 
 

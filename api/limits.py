@@ -66,7 +66,9 @@ class Backlog:
         while True:
             try:
                 async with asyncio.timeout(2), self._engine.connect() as connection:
-                    self.pending = (await connection.execute(queries.pending_up_to(self._limit))).scalar_one()
+                    self.pending = (
+                        await connection.execute(queries.PENDING_UP_TO, {"limit": self._limit})
+                    ).scalar_one()
             except Exception as error:
                 log.warning("backlog not counted", error=repr(error))
             await asyncio.sleep(BACKLOG_LOOK_SECONDS)

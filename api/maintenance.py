@@ -18,7 +18,6 @@ from api.state import Parts, State
 from db import queries
 from db.engine import is_outage
 from db.models import MaintenanceRun
-from workers import doorbell
 from workers.messages import DELETE_SESSIONS, EXPIRE_SESSIONS
 
 router = APIRouter(tags=["maintenance"])
@@ -60,7 +59,7 @@ async def begin_cleanup(parts: State) -> UUID:
             raise unavailable() from error
         raise
     for run in runs:
-        await asyncio.to_thread(doorbell.send, parts.celery, str(run["task"]), [str(run["id"])])
+        await parts.doorbells.send(str(run["task"]), [str(run["id"])])
     return cleanup_id
 
 
@@ -73,7 +72,7 @@ async def cleanup_task(parts: State, cleanup_id: UUID, wait: float) -> dict[str,
     loop = asyncio.get_running_loop()
     until = loop.time() + wait
     while True:
-        runs = (await read(parts, queries.cleanup_runs(cleanup_id))).all()
+        runs = (await read(parts, queries.CLEANUP_RUNS, cleanup_id=cleanup_id)).all()
         if not runs:
             raise Problem("task_not_found")
         if all(run.finished_at for run in runs) or loop.time() >= until:

@@ -14,7 +14,7 @@ from db.queries import Rows
 READ_SECONDS: Final = 1.8  # then the client hears 503: within two seconds, whatever Postgres does
 
 
-async def read(parts: State, statement: Rows) -> Result[*tuple[Any, ...]]:
+async def read(parts: State, statement: Rows, **parameters: Any) -> Result[*tuple[Any, ...]]:
     """Execute one read.
 
     Raises:
@@ -23,17 +23,17 @@ async def read(parts: State, statement: Rows) -> Result[*tuple[Any, ...]]:
     try:
         async with asyncio.timeout(READ_SECONDS):
             try:
-                return await _execute(parts, statement)
+                return await _execute(parts, statement, parameters)
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-                return await _execute(parts, statement)
+                return await _execute(parts, statement, parameters)
     except Exception as error:
         if is_outage(error):
             raise unavailable() from error
         raise
 
 
-async def _execute(parts: State, statement: Rows) -> Result[*tuple[Any, ...]]:
+async def _execute(parts: State, statement: Rows, parameters: dict[str, Any]) -> Result[*tuple[Any, ...]]:
     async with parts.reader.connect() as connection:
-        return await connection.execute(statement)
+        return await connection.execute(statement, parameters)

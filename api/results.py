@@ -153,12 +153,12 @@ class Results:
 
     async def _look(self, connection: AsyncConnection) -> None:
         for some in chunked(list(self._waiting)):
-            self._finished.update((await connection.execute(queries.finished_among(some))).scalars())
+            self._finished.update((await connection.execute(queries.FINISHED_AMONG, {"task_ids": some})).scalars())
 
     async def _read(self, connection: AsyncConnection) -> None:
         """An id is dropped only after its result was read, so that an outage loses no one."""
         for some in chunked([task_id for task_id in self._finished if task_id in self._waiting]):
-            for row in await connection.execute(queries.tasks_by_id(some)):
+            for row in await connection.execute(queries.TASKS_BY_ID, {"task_ids": some}):
                 task = queries.task_view(row)
                 for future in self._waiting.get(task.id, ()):
                     if task.state is not TaskState.PENDING and not future.done():

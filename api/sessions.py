@@ -113,7 +113,7 @@ async def _asked(
 @router.get("/current", response_model=schemas.Session, responses=problem_responses("no_active_session"))
 async def current_session(parts: Parts, principal: Authenticated) -> Response:
     """The user's active session."""
-    row = (await read(parts, queries.active_session_of(principal.user_id))).one_or_none()
+    row = (await read(parts, queries.ACTIVE_SESSION, user_id=principal.user_id)).one_or_none()
     if row is None:
         raise Problem("no_active_session")
     return json(queries.session_view(row).as_json())
@@ -136,12 +136,12 @@ async def visible_session(parts: State, principal: Principal, session_id: str) -
         Problem: `session_not_found`, the same for another's and for an unknown one; `session_pending`.
     """
     known = known_id(session_id)
-    row = (await read(parts, queries.session_by_id(known))).one_or_none()
+    row = (await read(parts, queries.SESSION_BY_ID, session_id=known)).one_or_none()
     view = queries.session_view(row) if row else None
     if view and principal.may_see(view.user_id):
         return view
     if view is None:
-        maker = (await read(parts, queries.maker_of(known))).one_or_none()
+        maker = (await read(parts, queries.MAKER, session_id=known)).one_or_none()
         if maker and principal.may_see(maker.user_id):
             raise Problem("session_pending", headers={"Retry-After": "1"}, task_id=maker.id)
     raise Problem("session_not_found")
@@ -172,7 +172,7 @@ async def navigate_session(session_id: str, body: schemas.Navigate, parts: Parts
 
 async def _navigate(parts: State, principal: Principal, session_id: Any, body: schemas.Navigate) -> SessionView | None:
     async with parts.engine.begin() as connection:
-        row = (await connection.execute(queries.locked_session(session_id))).one_or_none()
+        row = (await connection.execute(queries.LOCKED_SESSION, {"session_id": session_id})).one_or_none()
         before = queries.session_view(row) if row else None
         if before is None or not principal.may_see(before.user_id):
             return None
@@ -190,7 +190,7 @@ async def _navigate(parts: State, principal: Principal, session_id: Any, body: s
         await connection.execute(
             update(CheckoutSession).where(CheckoutSession.id == session_id).values(step=step, data=data)
         )
-        after = (await connection.execute(queries.session_by_id(session_id))).one()
+        after = (await connection.execute(queries.SESSION_BY_ID, {"session_id": session_id})).one()
     log.info(
         "session navigated",
         session_id=session_id,
@@ -206,8 +206,8 @@ async def _navigate(parts: State, principal: Principal, session_id: Any, body: s
 async def session_history(session_id: str, parts: Parts, principal: Authenticated) -> Response:
     """The session's line, oldest first, and what was asked of it when."""
     await visible_session(parts, principal, session_id)
-    line = [queries.session_view(row) for row in await read(parts, queries.line_of(known_id(session_id)))]
-    asked = await read(parts, queries.tasks_of_sessions([session.id for session in line], limit=1_000))
+    line = [queries.session_view(row) for row in await read(parts, queries.LINE, session_id=known_id(session_id))]
+    asked = await read(parts, queries.ASKED, session_ids=[session.id for session in line], limit=1_000)
     return json(
         {
             "sessions": [session.as_json() for session in line],

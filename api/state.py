@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
-from celery import Celery
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.accept import Acceptor, Doorbells
+from api.accept import Acceptor
 from api.auth import Verifier
+from api.doorbells import Doorbells
 from api.limits import Backlog, Rates
 from api.results import Results
 from api.settings import ApiSettings
 from db.engine import async_engine
-from workers.configuration import PUBLISHER_TRANSPORT, create_app
+from workers.configuration import create_app
 
 log = structlog.get_logger("api")
 
@@ -30,7 +30,6 @@ class State:
     settings: ApiSettings
     engine: AsyncEngine
     reader: AsyncEngine
-    celery: Celery
     doorbells: Doorbells
     acceptor: Acceptor
     results: Results
@@ -42,17 +41,16 @@ class State:
     def of(settings: ApiSettings) -> "State":
         """Put the parts together; nothing connects yet."""
         engine = async_engine(settings, "api")
-        celery = create_app(settings, PUBLISHER_TRANSPORT)
-        doorbells = Doorbells(celery)
+        reader = engine.execution_options(isolation_level="AUTOCOMMIT")  # one statement, one round trip
+        doorbells = Doorbells(create_app(settings, {}), str(settings.redis_url))
         return State(
             settings=settings,
             engine=engine,
-            reader=engine.execution_options(isolation_level="AUTOCOMMIT"),  # one statement, one round trip
-            celery=celery,
+            reader=reader,
             doorbells=doorbells,
             acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds),
-            results=Results(engine, str(settings.redis_url)),
-            backlog=Backlog(engine, settings.backlog_limit),
+            results=Results(reader, str(settings.redis_url)),
+            backlog=Backlog(reader, settings.backlog_limit),
             rates=Rates(settings.rate_limit),
             verifier=Verifier(settings),
         )
@@ -65,10 +63,10 @@ class State:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Accept, listen, tell and watch until the process stops."""
-        self.doorbells.start()
         loops = [
             asyncio.create_task(loop, name=name)
             for name, loop in {
+                "ring": self.doorbells.run(),
                 "accept": self.acceptor.run(),
                 "listen": self.results.listen(),
                 "tell": self.results.tell(),
@@ -83,8 +81,8 @@ class State:
             for loop in loops:
                 with suppress(asyncio.CancelledError):
                     await loop
-            await asyncio.to_thread(self.doorbells.stop, 2.0)
             await self.acceptor.close()
+            await self.doorbells.close()
             await self.engine.dispose()
 
 

@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from db.settings import DatabaseSettings
 
 # Bounds on the server's side, in milliseconds: no statement outlives the shopper's patience, no forgotten transaction
-# holds a lock. Set-wise statements must go by an index even where the statistics of a young table say otherwise, since
-# a prepared plan outlives them; none of the service's statements wants a table scan.
+# holds a lock. The statements are planned once per connection, for any number of rows; they must go by an index even
+# where the statistics of a young table say otherwise, since the plan outlives them.
 OPTIONS = {
     "statement_timeout": "5000",
     "lock_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
     "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
     "jit": "off",
     "timezone": "UTC",
 }
@@ -69,15 +70,16 @@ def async_engine(settings: DatabaseSettings, name: str, size: int = 8) -> AsyncE
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection[Any]]:
-    """One transaction on the driver's own connection, whose pipelines send many statements in one round trip.
+    """One transaction on the driver's own connection, pipelined: what needs no answer travels with what follows it.
 
-    The commit is the caller's, so that it can ride in the last pipeline; leaving without one rolls back.
+    The commit is the caller's, and travels with the last statements; leaving without one rolls back.
     """
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, Connection)
         try:
-            yield driver
+            with driver.pipeline():
+                yield driver
         except psycopg.OperationalError:
             if driver.closed:
                 connection.invalidate()

@@ -11,7 +11,7 @@ SELECT
     (SELECT count(*) FROM checkout_sessions WHERE status = 'active' AND expires_at > now()) AS active_sessions,
     (SELECT count(*) FROM session_tasks WHERE state = 'PENDING') AS pending,
     (SELECT coalesce(extract(epoch FROM now() - min(accepted_at)), 0)
-        FROM (SELECT accepted_at FROM session_tasks WHERE state = 'PENDING' ORDER BY due_at LIMIT 1000) AS oldest
+        FROM (SELECT accepted_at FROM session_tasks WHERE finished_at IS NULL ORDER BY due_at LIMIT 1000) AS oldest
     ) AS oldest_pending_seconds,
     (SELECT coalesce(extract(epoch FROM now() - min(expires_at)), 0)
         FROM checkout_sessions WHERE status = 'active' AND expires_at <= now()) AS oldest_overdue_seconds,

@@ -156,7 +156,7 @@ INVARIANTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "finished_in_time": (
         "no accepted task stays pending for long",
-        """id FROM (SELECT id, accepted_at FROM session_tasks WHERE state = 'PENDING' ORDER BY due_at LIMIT :rows) AS p
+        """id FROM (SELECT id, accepted_at FROM session_tasks WHERE finished_at IS NULL ORDER BY due_at LIMIT :rows) AS p
         WHERE p.accepted_at < now() - CAST(:pending AS interval)""",
     ),
     "expired_in_time": (

@@ -132,8 +132,9 @@ class SessionTask(Base):
         CheckConstraint("char_length(idempotency_key) <= 255", "idempotency_key"),
         # A user's pending tasks in order of acceptance: what a worker locks and takes.
         Index("ix_session_tasks_pending", "user_id", "seq", postgresql_where=text("state = 'PENDING'")),
-        # What the redelivery sweep reads.
-        Index("ix_session_tasks_due", "due_at", postgresql_where=text("state = 'PENDING'")),
+        # What the redelivery sweep reads. Its predicate is said differently, so that no plan for a user's pending tasks
+        # reads through all of these instead, as the statistics of an empty backlog would have it.
+        Index("ix_session_tasks_due", "due_at", postgresql_where=text("finished_at IS NULL")),
         Index(
             "uq_session_tasks_idempotency_key",
             "user_id",

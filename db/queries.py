@@ -1,4 +1,4 @@
-"""What the API reads, by intent. Each is one statement on an index, and brings the database's `now`."""
+"""What the API reads, by intent: statements made once, each on an index, with the database's clock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ARRAY, ColumnElement, ScalarSelect, Select, and_, bindparam, case, func, select
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from db.lifecycle import Kind, Refusal, Status, TaskState, effective_status, next_step
 from db.models import CheckoutSession, MaintenanceRun, SessionTask
@@ -19,6 +20,11 @@ _LIVE = aliased(CheckoutSession)
 
 def _is_live(session: type[CheckoutSession]) -> ColumnElement[bool]:
     return and_(session.status == Status.ACTIVE, session.expires_at > func.now())
+
+
+def _one_of(column: InstrumentedAttribute[UUID], name: str) -> ColumnElement[bool]:
+    """Membership in an array, which one plan serves however long it is."""
+    return column == func.any(bindparam(name, type_=ARRAY(PG_UUID(as_uuid=True))))
 
 
 def _successor() -> ScalarSelect[UUID]:
@@ -107,19 +113,14 @@ def session_view(row: Sequence[Any]) -> SessionView:
     return view if effective is view.status else SessionView(session_id, user_id, effective, *rest)
 
 
-def session_by_id(session_id: UUID) -> Rows:
-    """One session."""
-    return select(*_VIEW).where(CheckoutSession.id == session_id)
+# One session.
+SESSION_BY_ID: Rows = select(*_VIEW).where(CheckoutSession.id == bindparam("session_id"))
 
+# The user's live session.
+ACTIVE_SESSION: Rows = select(*_VIEW).where(CheckoutSession.user_id == bindparam("user_id"), _is_live(CheckoutSession))
 
-def active_session_of(user_id: str) -> Rows:
-    """The user's live session."""
-    return select(*_VIEW).where(CheckoutSession.user_id == user_id, _is_live(CheckoutSession))
-
-
-def locked_session(session_id: UUID) -> Rows:
-    """One session for a change of step or data; a completion or renewal waits until it is through, or it for them."""
-    return session_by_id(session_id).with_for_update(of=CheckoutSession, key_share=True)
+# One session for a change of step or data: a completion or renewal waits until it is through, or it for them.
+LOCKED_SESSION: Rows = SESSION_BY_ID.with_for_update(of=CheckoutSession, key_share=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,36 +139,35 @@ class TaskView:
     result: SessionView | None
 
 
-def tasks_by_id(task_ids: list[UUID]) -> Rows:
-    """Tasks, each with the session that came of it, read live."""
-    return (
-        select(
-            SessionTask.id,
-            SessionTask.kind,
-            SessionTask.user_id,
-            SessionTask.state,
-            func.coalesce(SessionTask.result_session_id, SessionTask.session_id),
-            SessionTask.accepted_at,
-            SessionTask.finished_at,
-            SessionTask.refusal,
-            SessionTask.reason,
-            *_VIEW,
-        )
-        .outerjoin(
-            CheckoutSession,
-            and_(CheckoutSession.id == SessionTask.result_session_id, SessionTask.state == TaskState.SUCCESS),
-        )
-        .where(SessionTask.id == func.any(task_ids))
+# Tasks, each with the session that came of it, read live.
+TASKS_BY_ID: Rows = (
+    select(
+        SessionTask.id,
+        SessionTask.kind,
+        SessionTask.user_id,
+        SessionTask.state,
+        func.coalesce(SessionTask.result_session_id, SessionTask.session_id),
+        SessionTask.accepted_at,
+        SessionTask.finished_at,
+        SessionTask.refusal,
+        SessionTask.reason,
+        *_VIEW,
     )
+    .outerjoin(
+        CheckoutSession,
+        and_(CheckoutSession.id == SessionTask.result_session_id, SessionTask.state == TaskState.SUCCESS),
+    )
+    .where(_one_of(SessionTask.id, "task_ids"))
+)
 
-
-def finished_among(task_ids: list[UUID]) -> Rows:
-    """Which of these are not pending any more."""
-    return select(SessionTask.id).where(SessionTask.id == func.any(task_ids), SessionTask.state != TaskState.PENDING)
+# Which of these are not pending any more.
+FINISHED_AMONG: Rows = select(SessionTask.id).where(
+    _one_of(SessionTask.id, "task_ids"), SessionTask.state != TaskState.PENDING
+)
 
 
 def task_view(row: Sequence[Any]) -> TaskView:
-    """One row of `tasks_by_id`."""
+    """One row of `TASKS_BY_ID`."""
     task_id, kind, user_id, state, session_id, accepted_at, finished_at, refusal, reason, *session = row
     return TaskView(
         id=task_id,
@@ -183,72 +183,68 @@ def task_view(row: Sequence[Any]) -> TaskView:
     )
 
 
-def maker_of(session_id: UUID) -> Rows:
-    """The pending create that will make this session."""
-    return (
-        select(SessionTask.id, SessionTask.user_id)
-        .where(
-            SessionTask.session_id == session_id,
-            SessionTask.kind == Kind.CREATE,
-            SessionTask.state == TaskState.PENDING,
-        )
-        .limit(1)
+# The pending create that will make this session.
+MAKER: Rows = (
+    select(SessionTask.id, SessionTask.user_id)
+    .where(
+        SessionTask.session_id == bindparam("session_id"),
+        SessionTask.kind == Kind.CREATE,
+        SessionTask.state == TaskState.PENDING,
     )
+    .limit(1)
+)
 
-
-def line_of(session_id: UUID) -> Rows:
-    """The members of a session's line, oldest first."""
-    line = select(CheckoutSession.line_id).where(CheckoutSession.id == session_id).scalar_subquery()
-    return select(*_VIEW).where(CheckoutSession.line_id == line).order_by(CheckoutSession.line_position)
-
-
-def tasks_of_sessions(session_ids: list[UUID], limit: int) -> Rows:
-    """What was asked of sessions, in order of acceptance."""
-    return (
-        select(
-            SessionTask.id,
-            SessionTask.kind,
-            SessionTask.state,
-            SessionTask.session_id,
-            SessionTask.result_session_id,
-            SessionTask.accepted_at,
-            SessionTask.finished_at,
-            SessionTask.refusal,
-            SessionTask.reason,
-            SessionTask.worker,
-            SessionTask.celery_task_id,
-            SessionTask.request_id,
-        )
-        .where(SessionTask.session_id == func.any(session_ids))
-        .order_by(SessionTask.seq)
-        .limit(limit)
+# The members of a session's line, oldest first.
+LINE: Rows = (
+    select(*_VIEW)
+    .where(
+        CheckoutSession.line_id == select(_LIVE.line_id).where(_LIVE.id == bindparam("session_id")).scalar_subquery()
     )
+    .order_by(CheckoutSession.line_position)
+)
 
+# What was asked of sessions, in order of acceptance.
+ASKED: Rows = (
+    select(
+        SessionTask.id,
+        SessionTask.kind,
+        SessionTask.state,
+        SessionTask.session_id,
+        SessionTask.result_session_id,
+        SessionTask.accepted_at,
+        SessionTask.finished_at,
+        SessionTask.refusal,
+        SessionTask.reason,
+        SessionTask.worker,
+        SessionTask.celery_task_id,
+        SessionTask.request_id,
+    )
+    .where(_one_of(SessionTask.session_id, "session_ids"))
+    .order_by(SessionTask.seq)
+    .limit(bindparam("limit"))
+)
 
-def cleanup_runs(cleanup_id: UUID) -> Rows:
-    """The runs of one cleanup that was asked for over HTTP."""
-    return select(
-        MaintenanceRun.task,
-        MaintenanceRun.requested_at,
-        MaintenanceRun.finished_at,
-        MaintenanceRun.rows,
-        MaintenanceRun.error,
-    ).where(MaintenanceRun.cleanup_id == cleanup_id)
+# The runs of one cleanup that was asked for over HTTP.
+CLEANUP_RUNS: Rows = select(
+    MaintenanceRun.task,
+    MaintenanceRun.requested_at,
+    MaintenanceRun.finished_at,
+    MaintenanceRun.rows,
+    MaintenanceRun.error,
+).where(MaintenanceRun.cleanup_id == bindparam("cleanup_id"))
 
+# Whether the schema is there.
+READINESS: Rows = select(func.to_regclass(SessionTask.__tablename__).label("schema"))
 
-def readiness() -> Rows:
-    """Whether the schema is there."""
-    return select(func.to_regclass(SessionTask.__tablename__).label("schema"))
+# Seconds that the task whose doorbell was due first is pending; none if nothing is due.
+OLDEST_PENDING: Rows = (
+    select(func.extract("epoch", func.now() - SessionTask.accepted_at))
+    .where(SessionTask.finished_at.is_(None), SessionTask.due_at <= func.now())
+    .order_by(SessionTask.due_at)
+    .limit(1)
+)
 
-
-def oldest_pending() -> Rows:
-    """Seconds that the task whose doorbell was due first is pending; none if nothing is due."""
-    age = func.extract("epoch", func.now() - SessionTask.accepted_at)
-    due = SessionTask.due_at <= func.now()
-    return select(age).where(SessionTask.state == TaskState.PENDING, due).order_by(SessionTask.due_at).limit(1)
-
-
-def pending_up_to(limit: int) -> Rows:
-    """How many tasks are pending, counted up to `limit`."""
-    pending = select(SessionTask.id).where(SessionTask.state == TaskState.PENDING).limit(limit)
-    return select(func.count()).select_from(pending.subquery())
+# How many tasks are pending, counted up to `limit`.
+PENDING_UP_TO: Rows = select(func.count()).select_from(
+    select(SessionTask.id).where(SessionTask.state == TaskState.PENDING).limit(bindparam("limit")).subquery()
+)

@@ -41,7 +41,7 @@ TAKE = """
 SELECT id, seq, kind, user_id, session_id, payload, accepted_at, rings, attempts, request_id, now()
 FROM session_tasks
 WHERE state = 'PENDING' AND user_id = ANY(ARRAY(
-    SELECT user_id FROM session_tasks WHERE id = ANY(%(id)s::uuid[]) AND state = 'PENDING'
+    SELECT user_id FROM session_tasks WHERE id = ANY(%(id)s::uuid[])
 ))
 ORDER BY user_id, seq
 LIMIT %(limit)s
@@ -77,14 +77,20 @@ PAYMENTS = """
 SELECT payment_reference, id FROM checkout_sessions WHERE payment_reference = ANY(%(payment_reference)s::text[])
 """
 
-# Guarded by the status that the decision was made on; fewer rows than asked for is a fault.
+# Guarded by the status that the decision was made on. Fewer rows than asked for are a fault, and divide by zero: the
+# transaction ends there, so that its COMMIT can be sent along without waiting for the count.
 CHANGE_SESSIONS = """
-UPDATE checkout_sessions AS s
-SET status = c.status, completed_at = c.completed_at, payment_reference = c.payment_reference
-FROM unnest(
-    %(id)s::uuid[], %(was)s::text[], %(status)s::text[], %(completed_at)s::timestamptz[], %(payment_reference)s::text[]
-) AS c(id, was, status, completed_at, payment_reference)
-WHERE s.id = c.id AND s.status = c.was
+WITH changed AS (
+    UPDATE checkout_sessions AS s
+    SET status = c.status, completed_at = c.completed_at, payment_reference = c.payment_reference
+    FROM unnest(
+        %(id)s::uuid[], %(was)s::text[], %(status)s::text[], %(completed_at)s::timestamptz[],
+        %(payment_reference)s::text[]
+    ) AS c(id, was, status, completed_at, payment_reference)
+    WHERE s.id = c.id AND s.status = c.was
+    RETURNING s.id
+)
+SELECT 1 / (count(*) = cardinality(%(id)s::uuid[]))::int FROM changed
 """
 
 ADD_SESSIONS = """
@@ -106,14 +112,19 @@ FROM unnest(
 """
 
 FINISH_TASKS = """
-UPDATE session_tasks AS t
-SET state = c.state, result_session_id = c.session_id, refusal = c.refusal, reason = c.reason,
-    addressed_status = c.addressed_status, finished_at = now(), worker = %(worker)s, celery_task_id = %(celery_task_id)s
-FROM unnest(
-    %(id)s::uuid[], %(state)s::text[], %(session_id)s::uuid[], %(refusal)s::text[], %(reason)s::text[],
-    %(addressed_status)s::text[]
-) AS c(id, state, session_id, refusal, reason, addressed_status)
-WHERE t.id = c.id AND t.state = 'PENDING'
+WITH finished AS (
+    UPDATE session_tasks AS t
+    SET state = c.state, result_session_id = c.session_id, refusal = c.refusal, reason = c.reason,
+        addressed_status = c.addressed_status, finished_at = now(), worker = %(worker)s,
+        celery_task_id = %(celery_task_id)s
+    FROM unnest(
+        %(id)s::uuid[], %(state)s::text[], %(session_id)s::uuid[], %(refusal)s::text[], %(reason)s::text[],
+        %(addressed_status)s::text[]
+    ) AS c(id, state, session_id, refusal, reason, addressed_status)
+    WHERE t.id = c.id AND t.state = 'PENDING'
+    RETURNING t.id
+)
+SELECT 1 / (count(*) = cardinality(%(id)s::uuid[]))::int FROM finished
 """
 
 # An execution is counted before it begins only where it is suspect: delivered again, or alone after its batch failed.

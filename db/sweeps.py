@@ -53,7 +53,7 @@ _RING_AGAIN = text("""
 UPDATE session_tasks SET rings = rings + 1, due_at = now() + :interval * power(2, least(rings, 5))
 WHERE state = 'PENDING' AND id = ANY(ARRAY(
     SELECT id FROM session_tasks
-    WHERE state = 'PENDING' AND due_at <= now()
+    WHERE finished_at IS NULL AND due_at <= now()
     ORDER BY due_at LIMIT :limit
     FOR NO KEY UPDATE SKIP LOCKED
 ))

@@ -8,7 +8,7 @@ from kombu import Queue
 from workers.messages import MAINTENANCE_QUEUE, SESSIONS_QUEUE
 from workers.settings import WorkerSettings
 
-# A worker waits for Redis as long as it takes; a publisher gives up within a second, since the sweep rings again.
+# A worker waits for Redis as long as it takes.
 WORKER_TRANSPORT: dict[str, Any] = {
     "visibility_timeout": 60,  # a killed worker's doorbells return after that; the redelivery sweep is faster
     "unacked_restore_interval": 2,
@@ -19,16 +19,6 @@ WORKER_TRANSPORT: dict[str, Any] = {
     "health_check_interval": 10,
     "priority_steps": [0],
 }
-PUBLISHER_TRANSPORT: dict[str, Any] = {
-    "visibility_timeout": 60,
-    "priority_steps": [0],
-    "socket_timeout": 0.5,
-    "socket_connect_timeout": 0.5,
-    "max_retries": 1,
-    "interval_start": 0,
-    "interval_step": 0,
-    "interval_max": 0,
-}
 
 
 def create_app(settings: WorkerSettings, transport: dict[str, Any]) -> Celery:
@@ -36,7 +26,7 @@ def create_app(settings: WorkerSettings, transport: dict[str, Any]) -> Celery:
 
     Args:
         settings: names Redis.
-        transport: `WORKER_TRANSPORT` or `PUBLISHER_TRANSPORT`.
+        transport: `WORKER_TRANSPORT`, or nothing for an app that only makes messages.
     """
     app = Celery("checkout-sessions", broker=str(settings.redis_url), set_as_current=False)
     app.conf.update(

@@ -101,7 +101,7 @@ CREATE TABLE session_tasks (
     CONSTRAINT ck_session_tasks_idempotency_key CHECK (char_length(idempotency_key) <= 255)
 );
 CREATE INDEX ix_session_tasks_pending ON session_tasks (user_id, seq) WHERE state = 'PENDING';
-CREATE INDEX ix_session_tasks_due ON session_tasks (due_at) WHERE state = 'PENDING';
+CREATE INDEX ix_session_tasks_due ON session_tasks (due_at) WHERE finished_at IS NULL;
 CREATE UNIQUE INDEX uq_session_tasks_idempotency_key ON session_tasks (user_id, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
 CREATE INDEX ix_session_tasks_purgeable ON session_tasks (finished_at)
