@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api import health, legacy, maintenance, sessions, tasks
+from api import demo, health, legacy, maintenance, sessions, tasks
 from api.edge import Edge
 from api.problems import Problem
 from api.settings import ApiSettings
@@ -33,6 +33,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.parts = parts
     for part in (sessions, tasks, maintenance, legacy, health):
         app.include_router(part.router)
+    demo.mount(app, settings)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

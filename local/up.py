@@ -78,6 +78,7 @@ def _environment(state: StateFolder) -> tuple[list[EmbeddedServer], dict[str, st
             environment[setting] = server.url
     if not os.environ.get("JWT_SECRET") and not os.environ.get("JWT_JWKS_URL"):
         environment["JWT_SECRET"] = state.secret()
+        environment["DEMO"] = os.environ.get("DEMO") or "1"  # the shop at `/`: a secret made here is for development
     if os.environ.get("API_PORT") == "0":
         environment["API_PORT"] = str(free_port())
     return servers, environment
