@@ -9,7 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.lifecycle import Limits
 
-Seconds = Annotated[float, Field(gt=0)]
+# Between what a clock tells apart and a hundred years, which dates can hold.
+Seconds = Annotated[float, Field(ge=0.001, le=3_155_760_000)]
 PostgresUrl = Annotated[PostgresDsn, UrlConstraints(allowed_schemes=["postgresql", "postgres", "postgresql+psycopg"])]
 
 
