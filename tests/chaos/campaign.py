@@ -11,7 +11,7 @@ import psycopg
 from pydantic_settings import SettingsConfigDict
 
 from tests.chaos.clients import Shop
-from tests.chaos.faults import KINDS, Fault, exclusively, plan
+from tests.chaos.faults import KINDS, LAST, Fault, exclusively, plan
 from tests.chaos.fleet import Fleet
 from tests.chaos.oracle import judge
 from tests.chaos.record import Record
@@ -70,10 +70,11 @@ class Campaign:
         healing: list[asyncio.Task[None]] = []
         for fault in self.faults:
             await asyncio.sleep(max(0.0, fault.at - (time.monotonic() - began)))
-            healing.append(asyncio.create_task(self._strike(fleet, shop, fault, last=fault is self.faults[-1])))
-        await healing[-1]
+            healing.append(asyncio.create_task(self._strike(fleet, shop, fault)))
+        if self.faults[-1].kind != LAST:
+            await asyncio.sleep(max(0.0, self.seconds - (time.monotonic() - began)))
+            shop.closing.set()
         await asyncio.gather(*healing)
-        shop.closing.set()
         await background[0]
         self.last_heal = await self._healed(fleet, time.time())
         if self.last_heal is None:
@@ -82,7 +83,7 @@ class Campaign:
         background[1].cancel()
         await shop.http.aclose()
 
-    async def _strike(self, fleet: Fleet, shop: Shop, fault: Fault, last: bool) -> None:
+    async def _strike(self, fleet: Fleet, shop: Shop, fault: Fault) -> None:
         def strike() -> None:
             with exclusively(fleet, fault.kind):
                 fault.began = time.time()
@@ -93,8 +94,8 @@ class Campaign:
             await asyncio.to_thread(strike)
         except Exception as error:
             fault.ended = time.time()
-            fault.notes += [f"could not be struck: {error!r}"] if "frozen" not in repr(error) else []
-        if last:
+            fault.missed = repr(error)
+        if fault is self.faults[-1] and fault.kind == LAST:
             shop.closing.set()
         began = time.monotonic()
         probe = asyncio.create_task(shop.ask(f"probe-{shop.number()}", "create", {"package": "gold"}, 5, keyed=True))
@@ -139,13 +140,14 @@ class Campaign:
     @property
     def kills(self) -> int:
         """Processes killed."""
-        return sum(KINDS[fault.kind][1] for fault in self.faults)
+        return sum(KINDS[fault.kind][1] for fault in self.faults if not fault.missed)
 
     def table(self) -> str:
         """What was struck how often, and how long it took to heal."""
         by_kind: dict[str, list[Fault]] = defaultdict(list)
         for fault in self.faults:
-            by_kind[fault.kind].append(fault)
+            if not fault.missed:
+                by_kind[fault.kind].append(fault)
         lines = [
             "| fault | times | processes killed | away, median s | healed after, median s | healed after, worst s |",
             "|---|---|---|---|---|---|",
@@ -163,6 +165,7 @@ class Campaign:
     def summary(self) -> str:
         """What happened, and the verdict."""
         seconds = sorted(self.record.seconds)
+        missed = Counter(f"{fault.kind} ({fault.missed[:60]})" for fault in self.faults if fault.missed)
         ended = ", ".join(f"{name} {count}x" for name, count in sorted(self.ended.items())) or "none"
         lines = [
             self.table(),
@@ -170,6 +173,7 @@ class Campaign:
             f"seed {self.seed}: {self.accepted} tasks accepted, {len(self.record.asks)} asked for, "
             f"{len(self.faults)} faults, {self.kills} processes killed in {self.seconds:.0f} s",
             f"answers: {dict(sorted(self.record.answers.items()))}",
+            f"faults that could not be struck: {dict(missed) or 'none'}",
             f"processes that ended by themselves: {ended}",
             f"one active session per user: {self.samples} samples",
             f"all finished {self.last_heal or -1:.1f} s after the last fault",

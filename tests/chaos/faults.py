@@ -19,7 +19,8 @@ from tests.chaos.fleet import MEMBERS, Fleet
 class Fault:
     """One fault of the plan, and what came of it.
 
-    `at` is when, in seconds of the campaign; `dice` makes its choices.
+    `at` is when, in seconds of the campaign; `dice` makes its choices; `missed` is why it could not be struck, e.g. no
+    connection was there to be cut.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Fault:
     ended: float = 0.0
     answered: float | None = None
     healed: float | None = None
+    missed: str | None = None
     notes: list[str] = field(default_factory=list)
 
 
