@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api import demo, health, legacy, maintenance, sessions, tasks
+from api import demo, health, legacy, maintenance, navigation, sessions, tasks
 from api.edge import Edge
 from api.problems import Problem
 from api.settings import ApiSettings
@@ -31,7 +31,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     app = FastAPI(title="checkout-sessions", description=DESCRIPTION, version="1", lifespan=lifespan)
     app.state.parts = parts
-    for part in (sessions, tasks, maintenance, legacy, health):
+    for part in (sessions, navigation, tasks, maintenance, legacy, health):
         app.include_router(part.router)
     demo.mount(app, settings)
     app.add_exception_handler(Problem, _problem)

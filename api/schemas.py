@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from db.lifecycle import Kind, Next, Origin, Status, TaskState
+from db.lifecycle import Kind, Next, Origin, Refusal, Status, TaskState
 
 DATA_DEPTH = 16
 DATA_NODES = 2_000
@@ -156,6 +156,27 @@ class Task(BaseModel):
     error: Problem | None
     accepted_at: datetime
     finished_at: datetime | None
+
+
+class Asked(BaseModel):
+    """What was asked of a session, and what became of it."""
+
+    id: UUID
+    kind: Kind
+    state: TaskState
+    session_id: UUID
+    result_session_id: UUID | None
+    accepted_at: datetime
+    finished_at: datetime | None
+    refusal: Refusal | None
+    reason: str | None
+
+
+class History(BaseModel):
+    """A session's line and what was asked of it, both oldest first."""
+
+    sessions: list[Session]
+    tasks: list[Asked]
 
 
 class Camel(BaseModel):

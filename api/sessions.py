@@ -1,30 +1,25 @@
 """The paths of sessions: thin edges over accept, and the reads."""
 
-import asyncio
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Response
-from sqlalchemy import update
 
 from api import schemas
 from api.auth import Authenticated, Principal
 from api.headers import AskHeaders, Asking
+from api.hot import HotRoute
 from api.ids import known_id
-from api.limits import BODY_LIMIT
-from api.problems import Problem, unavailable
-from api.reading import READ_SECONDS, read
+from api.problems import Problem
+from api.reading import read
 from api.responses import json, problem_responses
 from api.state import Parts, State
 from api.tasks import answer, ask, user_of
 from db import queries
-from db.engine import is_outage
-from db.lifecycle import Kind, merged
-from db.models import CheckoutSession
+from db.lifecycle import Kind
 from db.queries import SessionView
 
-log = structlog.get_logger("sessions")
-router = APIRouter(prefix="/api/sessions", tags=["sessions"])
+router = APIRouter(prefix="/api/sessions", tags=["sessions"], route_class=HotRoute)
 
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": schemas.Task, "description": "Waited for: the finished task"},
@@ -33,6 +28,9 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 _WRITES = ("invalid_request", "forbidden", "malformed_json", "body_too_large", "unsupported_media_type",
            "idempotency_key_reused", "backlog_full", "gave_up")  # fmt: skip
+
+LINE_LIMIT: Final = 50  # sessions of a history, each with data of up to 64 KiB
+ASKED_LIMIT: Final = 500  # tasks of a history
 
 
 @router.post("", status_code=202, responses=_ACCEPTED | problem_responses(*_WRITES))
@@ -136,81 +134,37 @@ async def visible_session(parts: State, principal: Principal, session_id: str) -
         Problem: `session_not_found`, the same for another's and for an unknown one; `session_pending`.
     """
     known = known_id(session_id)
-    row = (await read(parts, queries.SESSION_BY_ID, session_id=known)).one_or_none()
-    view = queries.session_view(row) if row else None
-    if view and principal.may_see(view.user_id):
-        return view
+    view = await _session(parts, known)
     if view is None:
         maker = (await read(parts, queries.MAKER, session_id=known)).one_or_none()
         if maker and principal.may_see(maker.user_id):
             raise Problem("session_pending", headers={"Retry-After": "1"}, task_id=maker.id)
-    raise Problem("session_not_found")
+        view = await _session(parts, known)  # it may have been made between the two looks
+    if view is None or not principal.may_see(view.user_id):
+        raise Problem("session_not_found")
+    return view
 
 
-@router.patch(
-    "/{session_id}",
-    response_model=schemas.Session,
-    responses=problem_responses(
-        "session_not_found", "session_pending", "session_not_active", "data_too_large", "invalid_request",
-        "malformed_json", "body_too_large", "unsupported_media_type", "forbidden",
-    ),
-)  # fmt: skip
-async def navigate_session(session_id: str, body: schemas.Navigate, parts: Parts, principal: Authenticated) -> Response:
-    """Move to another step or change data. The one synchronous write: the last of two wins, and neither is lost."""
-    known = known_id(session_id)
-    if not principal.service:
-        user_of(principal, body.user_id)
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            changed = await _navigate(parts, principal, known, body)
-    except Exception as error:
-        if is_outage(error):
-            raise unavailable() from error
-        raise
-    return json((changed or await visible_session(parts, principal, session_id)).as_json())
+async def _session(parts: State, session_id: UUID) -> SessionView | None:
+    row = (await read(parts, queries.SESSION_BY_ID, session_id=session_id)).one_or_none()
+    return queries.session_view(row) if row else None
 
 
-async def _navigate(parts: State, principal: Principal, session_id: Any, body: schemas.Navigate) -> SessionView | None:
-    async with parts.engine.begin() as connection:
-        row = (await connection.execute(queries.LOCKED_SESSION, {"session_id": session_id})).one_or_none()
-        before = queries.session_view(row) if row else None
-        if before is None or not principal.may_see(before.user_id):
-            return None
-        if not before.valid:
-            raise Problem(
-                "session_not_active",
-                f"The session is {before.status}.",
-                successor_id=before.successor_id,
-                next="done" if before.status == "completed" else "recover",
-            )
-        data = merged(before.data, body.data or {})
-        if len(json(data).body) > BODY_LIMIT:
-            raise Problem("data_too_large")
-        step = body.step or before.step
-        await connection.execute(
-            update(CheckoutSession).where(CheckoutSession.id == session_id).values(step=step, data=data)
-        )
-        after = (await connection.execute(queries.SESSION_BY_ID, {"session_id": session_id})).one()
-    log.info(
-        "session navigated",
-        session_id=session_id,
-        user_id=before.user_id,
-        step_from=before.step,
-        step_to=step,
-        data_keys=sorted(body.data or {}),
-    )
-    return queries.session_view(after)
-
-
-@router.get("/{session_id}/history", responses=problem_responses("session_not_found", "session_pending"))
+@router.get(
+    "/{session_id}/history",
+    response_model=schemas.History,
+    responses=problem_responses("session_not_found", "session_pending"),
+)
 async def session_history(session_id: str, parts: Parts, principal: Authenticated) -> Response:
-    """The session's line, oldest first, and what was asked of it when."""
-    await visible_session(parts, principal, session_id)
-    line = [queries.session_view(row) for row in await read(parts, queries.LINE, session_id=known_id(session_id))]
-    asked = await read(parts, queries.ASKED, session_ids=[session.id for session in line], limit=1_000)
+    """The session's line, oldest first, and what was asked of it when; of a very long one the newest part."""
+    session = await visible_session(parts, principal, session_id)
+    line = (await read(parts, queries.NEWEST_OF_LINE, session_id=session.id, limit=LINE_LIMIT)).all()
+    sessions = [queries.session_view(row) for row in reversed(line)]
+    ids = [session.id for session in sessions]
+    asked = (await read(parts, queries.NEWEST_ASKED, session_ids=ids, user_id=session.user_id, limit=ASKED_LIMIT)).all()
     return json(
         {
-            "sessions": [session.as_json() for session in line],
-            "tasks": [dict(row._mapping) for row in asked],
+            "sessions": [session.as_json() for session in sessions],
+            "tasks": [dict(row._mapping) for row in reversed(asked)],
         }
     )

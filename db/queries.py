@@ -194,17 +194,18 @@ MAKER: Rows = (
     .limit(1)
 )
 
-# The members of a session's line, oldest first.
-LINE: Rows = (
+# The members of a session's line, newest first.
+NEWEST_OF_LINE: Rows = (
     select(*_VIEW)
     .where(
         CheckoutSession.line_id == select(_LIVE.line_id).where(_LIVE.id == bindparam("session_id")).scalar_subquery()
     )
-    .order_by(CheckoutSession.line_position)
+    .order_by(CheckoutSession.line_position.desc())
+    .limit(bindparam("limit"))
 )
 
-# What was asked of sessions, in order of acceptance.
-ASKED: Rows = (
+# What their user asked of sessions, latest accepted first. Whoever else names a session's id has no place in it.
+NEWEST_ASKED: Rows = (
     select(
         SessionTask.id,
         SessionTask.kind,
@@ -215,12 +216,9 @@ ASKED: Rows = (
         SessionTask.finished_at,
         SessionTask.refusal,
         SessionTask.reason,
-        SessionTask.worker,
-        SessionTask.celery_task_id,
-        SessionTask.request_id,
     )
-    .where(_one_of(SessionTask.session_id, "session_ids"))
-    .order_by(SessionTask.seq)
+    .where(_one_of(SessionTask.session_id, "session_ids"), SessionTask.user_id == bindparam("user_id"))
+    .order_by(SessionTask.seq.desc())
     .limit(bindparam("limit"))
 )
 

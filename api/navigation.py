@@ -1,0 +1,92 @@
+"""PATCH: step navigation and data changes, the one synchronous write."""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Response
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api import schemas
+from api.auth import Authenticated, Principal
+from api.ids import known_id
+from api.limits import BODY_LIMIT
+from api.problems import Problem, unavailable
+from api.reading import READ_SECONDS
+from api.responses import json, problem_responses
+from api.sessions import visible_session
+from api.state import Parts, State
+from api.tasks import user_of
+from db import queries
+from db.engine import is_outage
+from db.lifecycle import Status, merged
+from db.models import CheckoutSession
+from db.queries import SessionView
+
+log = structlog.get_logger("sessions")
+router = APIRouter(prefix="/api/sessions", tags=["sessions"])
+
+
+@router.patch(
+    "/{session_id}",
+    response_model=schemas.Session,
+    responses=problem_responses(
+        "session_not_found", "session_pending", "session_not_active", "data_too_large", "invalid_request",
+        "malformed_json", "body_too_large", "unsupported_media_type", "forbidden",
+    ),
+)  # fmt: skip
+async def navigate_session(session_id: str, body: schemas.Navigate, parts: Parts, principal: Authenticated) -> Response:
+    """Move to another step or change data. The last of two wins, and neither is lost."""
+    known = known_id(session_id)
+    if not principal.service or body.user_id:
+        principal = Principal(user_of(principal, body.user_id), service=False)
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            changed = await _navigate(parts, principal, known, body)
+    except Exception as error:
+        if is_outage(error):
+            raise unavailable() from error
+        raise
+    return json((changed or await visible_session(parts, principal, session_id)).as_json())
+
+
+async def _navigate(parts: State, principal: Principal, session_id: UUID, body: schemas.Navigate) -> SessionView | None:
+    async with parts.engine.begin() as connection:
+        row = (await connection.execute(queries.LOCKED_SESSION, {"session_id": session_id})).one_or_none()
+        before = queries.session_view(row) if row else None
+        if before is None or not principal.may_see(before.user_id):
+            return None
+        if not before.valid:
+            raise _not_active(await _read(connection, session_id))
+        data = merged(before.data, body.data or {})
+        if len(json(data).body) > BODY_LIMIT:
+            raise Problem("data_too_large")
+        step = body.step or before.step
+        await connection.execute(
+            update(CheckoutSession).where(CheckoutSession.id == session_id).values(step=step, data=data)
+        )
+        after = await _read(connection, session_id)
+    log.info(
+        "session navigated",
+        session_id=session_id,
+        user_id=before.user_id,
+        step_from=before.step,
+        step_to=step,
+        data_keys=sorted(body.data or {}),
+    )
+    return after
+
+
+async def _read(connection: AsyncConnection, session_id: UUID) -> SessionView:
+    """The locked session, read anew: what its lock was waited for may have made its successor."""
+    return queries.session_view((await connection.execute(queries.SESSION_BY_ID, {"session_id": session_id})).one())
+
+
+def _not_active(session: SessionView) -> Problem:
+    return Problem(
+        "session_not_active",
+        f"The session is {session.status}.",
+        successor_id=session.successor_id,
+        next="done" if session.status is Status.COMPLETED else "recover",
+    )
