@@ -16,4 +16,4 @@ app.set_current()
 
 @setup_logging.connect
 def _configure_logs(loglevel: int | str | None = None, **_: Any) -> None:
-    logs.configure("INFO")
+    logs.configure()
