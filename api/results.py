@@ -4,7 +4,7 @@ Without Redis, or where its word is lost, the hub looks in Postgres by itself, a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -50,11 +50,13 @@ class Results:
     Args:
         engine: to read results from.
         redis_url: where workers publish which tasks are finished.
+        heard: is told of all tasks that are finished, whoever waits for them.
     """
 
-    def __init__(self, engine: AsyncEngine, redis_url: str) -> None:
+    def __init__(self, engine: AsyncEngine, redis_url: str, heard: Callable[[list[UUID]], None]) -> None:
         self._engine = engine
         self._redis_url = redis_url
+        self._heard_of = heard
         self._waiting: dict[UUID, set[asyncio.Future[TaskView | None]]] = {}
         self._finished: set[UUID] = set()
         self._wake = asyncio.Event()
@@ -125,7 +127,8 @@ class Results:
                 if message:
                     self._heard(unpack_ids(message["data"]))
 
-    def _heard(self, task_ids: Iterable[UUID]) -> None:
+    def _heard(self, task_ids: list[UUID]) -> None:
+        self._heard_of(task_ids)
         waited_for = [task_id for task_id in task_ids if task_id in self._waiting]
         if waited_for:
             self._finished.update(waited_for)

@@ -49,7 +49,7 @@ class State:
             reader=reader,
             doorbells=doorbells,
             acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds),
-            results=Results(reader, str(settings.redis_url)),
+            results=Results(reader, str(settings.redis_url), doorbells.answered),
             backlog=Backlog(reader, settings.backlog_limit),
             rates=Rates(settings.rate_limit),
             verifier=Verifier(settings),
