@@ -1,0 +1,160 @@
+"""One running service for all tests of the HTTP contract; each test has users of its own."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from local.servers import EmbeddedPostgres, EmbeddedRedis
+from tests.api.contract import Contract, new_user
+from tests.conftest import create_database
+from tests.stack import Stack, free_port, headers
+
+Enter = Callable[..., httpx.Client]
+Crowd = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@dataclass
+class Service:
+    """A stack, and a look behind it.
+
+    Args:
+        stack: the processes.
+        sql: a connection to their database.
+    """
+
+    stack: Stack
+    sql: psycopg.Connection[dict[str, Any]]
+
+    def one(self, query: str, *parameters: Any) -> dict[str, Any]:
+        """The one row of a query."""
+        rows = self.sql.execute(query, parameters).fetchall()
+        assert len(rows) == 1, rows
+        return rows[0]
+
+    def count(self, table: str, user_id: str) -> int:
+        """How many rows of a table are a user's."""
+        query = psycopg.sql.SQL("SELECT count(*) AS n FROM {} WHERE user_id = %s").format(psycopg.sql.Identifier(table))
+        row = self.sql.execute(query, [user_id]).fetchone()
+        assert row
+        return int(row["n"])
+
+    def age(self, session_id: str, days: float) -> None:
+        """Make a session this much older."""
+        self.sql.execute(
+            """UPDATE checkout_sessions SET created_at = created_at - make_interval(secs => %(s)s),
+            expires_at = expires_at - make_interval(secs => %(s)s) WHERE id = %(id)s""",
+            {"s": days * 86_400, "id": session_id},
+        )
+
+    def another_api(self, **settings: str) -> str:
+        """Start one more API process, and give its URL."""
+        port = str(free_port())
+        self.stack.start("api", API_PORT=port, **settings)
+        return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    """What was described, and what was seen."""
+    return Contract()
+
+
+@pytest.fixture(scope="session")
+def services(
+    postgres: EmbeddedPostgres, redis_server: EmbeddedRedis, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Service]]:
+    """Makes a service with a database and a Redis number of its own, and starts the processes named."""
+    numbers = iter(range(15, 7, -1))
+    with ExitStack() as opened:
+
+        def make(name: str, *processes: str, **settings: str) -> Service:
+            database_url = create_database(postgres, f"api_{name}", template)
+            redis_url = redis_server.url.rsplit("/", 1)[0] + f"/{next(numbers)}"
+            stack = opened.enter_context(Stack(database_url, redis_url, tmp_path_factory.mktemp(name), **settings))
+            libpq = database_url.replace("+psycopg", "")
+            sql = opened.enter_context(psycopg.connect(libpq, autocommit=True, row_factory=dict_row))
+            for process in processes:
+                stack.start(process)
+            return Service(stack, sql)
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def service(services: Callable[..., Service]) -> Service:
+    """API and workers, that nobody stops. No beat: what tests see, they caused."""
+    return services("house", "worker", "maintenance", "api", MAX_ATTEMPTS="1")
+
+
+@pytest.fixture(scope="session")
+def idle(services: Callable[..., Service]) -> Service:
+    """An API without any worker: what is accepted stays pending."""
+    return services("idle", "api")
+
+
+@pytest.fixture
+def enter(service: Service, contract: Contract) -> Iterator[Enter]:
+    """Makes a client of some user, whose every answer is held against the contract."""
+    with ExitStack() as opened:
+
+        def make(user_id: str = "", role: str = "authenticated", url: str = "", **more: str) -> httpx.Client:
+            return opened.enter_context(
+                httpx.Client(
+                    base_url=url or service.stack.url,
+                    headers=headers(user_id or new_user(), role) | {k.replace("_", "-"): v for k, v in more.items()},
+                    timeout=60,
+                    event_hooks={"response": [contract.check]},
+                )
+            )
+
+        yield make
+
+
+@pytest.fixture
+def crowd(service: Service, contract: Contract) -> Crowd:
+    """Makes a client for many requests at once."""
+
+    @asynccontextmanager
+    async def make(
+        user_id: str, role: str = "authenticated", url: str = "", **more: str
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        async with httpx.AsyncClient(
+            base_url=url or service.stack.url,
+            headers=headers(user_id, role) | {k.replace("_", "-"): v for k, v in more.items()},
+            timeout=60,
+            limits=httpx.Limits(max_connections=100),
+            event_hooks={"response": [contract.acheck]},
+        ) as client:
+            yield client
+
+    return make
+
+
+@pytest.fixture
+def user_id() -> str:
+    """The test's own user."""
+    return new_user()
+
+
+@pytest.fixture
+def shopper(enter: Enter, user_id: str) -> httpx.Client:
+    """The test's own user, who does not wait."""
+    return enter(user_id)
+
+
+@pytest.fixture
+def patient(enter: Enter, user_id: str) -> httpx.Client:
+    """The test's own user, who waits for results."""
+    return enter(user_id, Prefer="wait=20")
+
+
+@pytest.fixture
+def operator(enter: Enter) -> httpx.Client:
+    """A service token."""
+    return enter("operator", "service_role")
