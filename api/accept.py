@@ -79,14 +79,15 @@ class Acceptor:
         """
         if len(self._waiting) >= WAITING_LIMIT:
             raise Problem("backlog_full", headers={"Retry-After": "2"})
-        future: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Accepted] = loop.create_future()
         self._waiting.append((request, future))
         self._wake.set()
+        timer = loop.call_later(ACCEPT_SECONDS, _too_late, future)
         try:
-            async with asyncio.timeout(ACCEPT_SECONDS):
-                return await future
-        except TimeoutError:
-            raise unavailable() from None
+            return await future
+        finally:
+            timer.cancel()
 
     async def run(self) -> None:
         """Accept for ever."""
@@ -179,6 +180,11 @@ class Acceptor:
         connection, self._connection = self._connection, None
         if connection:
             await connection.close()
+
+
+def _too_late(future: asyncio.Future[Accepted]) -> None:
+    if not future.done():
+        future.set_exception(unavailable())
 
 
 def _parameters(requests: list[Request], patience: float) -> dict[str, Any]:

@@ -37,11 +37,15 @@ class Expected:
         """The finished task, or None when the time is over or the process stops."""
         if seconds <= 0:
             return None
+        timer = self.future.get_loop().call_later(seconds, self._let_go)
         try:
-            async with asyncio.timeout(seconds):
-                return await self.future
-        except TimeoutError:
-            return None
+            return await self.future
+        finally:
+            timer.cancel()
+
+    def _let_go(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
 
 
 class Results:
