@@ -81,9 +81,9 @@ class EmbeddedServer:
         return self.argv_of(self.command(), *options)
 
     def argv_of(self, command: list[str], *options: str) -> list[str]:
-        """Any command as the server's user."""
-        launcher = [sys.executable, "-I", "-S", str(LAUNCH), "--end-with-parent", self.stop_signal.name, *options]
-        return [*launcher, *self.account.options(), "--", *command]
+        """Any command as the server's user, which sees nothing of our environment."""
+        launcher = [sys.executable, "-I", "-S", str(LAUNCH), "--bare", "--end-with-parent", self.stop_signal.name]
+        return [*launcher, *options, *self.account.options(), "--", *command]
 
     def start(self) -> None:
         """Prepare, start and wait until it answers; on the same port as before.
@@ -208,12 +208,7 @@ def kept_secret(file: Path) -> str:
 
 
 def _open(argv: list[str], log: BinaryIO) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=bare_environ(), cwd="/")
-
-
-def bare_environ() -> dict[str, str]:
-    """What a server sees of the environment: nothing of the user's."""
-    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
 
 
 def children_of(parent: int) -> list[int]:

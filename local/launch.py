@@ -18,6 +18,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
+BARE = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 
 
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--user", type=int, metavar="UID")
     parser.add_argument("--group", type=int, metavar="GID")
     parser.add_argument("--reach", action="store_true", help="let UID pass folders that are closed to it")
+    parser.add_argument("--bare", action="store_true", help="hide the environment from the program")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
     if options.lock:
@@ -38,7 +40,7 @@ def main(arguments: list[str]) -> None:
     if options.end_with_parent:  # after the change of user, which would clear it
         _prctl(PR_SET_PDEATHSIG, signal.Signals[options.end_with_parent])
     try:
-        os.execvp(options.command[0], options.command)  # noqa: S606 - that is what it is for
+        os.execvpe(options.command[0], options.command, BARE if options.bare else os.environ)  # noqa: S606
     except OSError as error:
         sys.exit(f"Cannot run {options.command[0]}: {error.strerror}.")
 

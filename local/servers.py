@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import redis
 
-from local.embedded import EmbeddedServer, ServerError, bare_environ, kept_secret
+from local.embedded import EmbeddedServer, ServerError, kept_secret
 
 POSTGRES_MAJOR = 18
 LOGIN = "checkout"  # owns the database of the same name; no superuser, so that nothing comes to rely on one

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -166,11 +165,12 @@ def base_url(host: str, port: int) -> str:
 
 
 def _answers(url: str) -> bool:
+    """Whether it is ready for everything; the API answers 200 while it can only accept."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+            return response.status == 200 and b'"execute":false' not in response.read()
+    except OSError:
         return False
 
 
