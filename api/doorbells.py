@@ -51,6 +51,8 @@ class Doorbells:
             self._due.setdefault(kind, []).append(task_id)
         self._count += len(tasks)
         self._wake.set()
+        if self._count >= BATCH_LIMIT:
+            self._answered.set()
 
     def answered(self, task_ids: list[UUID]) -> None:
         """Hear that these tasks are finished, and with them the messages that named them."""
