@@ -101,7 +101,7 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=bare_environ(),
+                cwd="/",
             ).result()
         try:
             self.wait(lambda: self.process is not None and self.process.poll() is None)

@@ -113,7 +113,6 @@ class EmbeddedPostgres(EmbeddedServer):
         done = subprocess.run(
             self.argv_of(command),
             input=script,
-            env=bare_environ(),
             cwd="/",
             capture_output=True,
             text=True,
