@@ -129,3 +129,11 @@ SELECT 1 / (count(*) = cardinality(%(id)s::uuid[]))::int FROM finished
 
 # An execution is counted before it begins only where it is suspect: delivered again, or alone after its batch failed.
 COUNT_ATTEMPT = "UPDATE session_tasks SET attempts = attempts + 1 WHERE id = ANY(%(id)s::uuid[]) AND state = 'PENDING'"
+
+# Whom to try alone after a batch failed: each user once, those first whose tasks have failed least.
+ONE_OF_EACH_USER = """
+SELECT id FROM (
+    SELECT DISTINCT ON (user_id) id, attempts FROM session_tasks WHERE id = ANY(%(id)s::uuid[])
+    ORDER BY user_id, attempts DESC
+) AS each ORDER BY attempts
+"""

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
+from psycopg.rows import dict_row
 from uuid_utils.compat import uuid7
 
 from db import statements
@@ -59,8 +60,14 @@ def make_session(
     return Session(id=session_id, user_id=user_id, status=status, **ordinary | values)
 
 
+def make_row(user_id: str = "ann", status: Status = Status.ACTIVE, **values: Any) -> Session:
+    """`make_session` by the clock on the wall, for a real database."""
+    return make_session(user_id, status, now=datetime.now(UTC), **values)
+
+
 def make_next(before: Session, status: Status = Status.ACTIVE, **values: Any) -> Session:
     """The session that a renewal of `before` made."""
+    values = {"now": before.created_at + timedelta(minutes=10), "age": timedelta()} | values
     later = make_session(before.user_id, status, **values)
     return replace(
         later,
@@ -124,3 +131,17 @@ def read_sessions(connection: Connection[Any], *user_ids: str) -> list[Session]:
         (list(user_ids), not user_ids),
     )
     return [session_of(row) for row in rows]
+
+
+def read_tasks(connection: Connection[Any], *tasks: Task) -> list[dict[str, Any]]:
+    """The rows of these tasks, or all, in order of acceptance."""
+    cursor = connection.cursor(row_factory=dict_row)
+    ids = [task.id for task in tasks]
+    query = "SELECT * FROM session_tasks WHERE id = ANY(%s) OR %s ORDER BY seq"
+    return cursor.execute(query, (ids, not ids)).fetchall()
+
+
+def states(connection: Connection[Any], *tasks: Task) -> list[str]:
+    """What became of these tasks, in the order given: `PENDING`, `SUCCESS` or the refusal."""
+    rows = {row["id"]: row["refusal"] or row["state"] for row in read_tasks(connection, *tasks)}
+    return [rows[task.id] for task in tasks]

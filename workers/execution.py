@@ -21,6 +21,7 @@ from workers.rows import Taken, add_parameters, change_parameters, finish_parame
 log = structlog.get_logger("execution")
 
 Tell = Callable[[list[UUID]], None]
+TAKE_LIMIT = 4 * BATCH_LIMIT  # tasks of one transaction
 SUSPECT_RINGS = 3  # delivered for the third time: perhaps its execution kills the worker
 
 
@@ -74,50 +75,60 @@ class Executor:
 
     def _execute_batch(self, ids: list[UUID], celery_task_id: str, redelivered: bool, summary: Summary) -> None:
         try:
-            suspects = self._run(ids, celery_task_id, summary, redelivered)
+            suspicious = self._run(ids, celery_task_id, summary, redelivered)
         except Exception as error:
             if is_outage(error):
                 raise
             log.warning("batch failed, its users are tried alone", tasks=len(ids), error=repr(error))
-            suspects = ids
-        for task_id in suspects:
-            self._execute_alone(task_id, celery_task_id, summary)
+            suspicious = True
+        if suspicious:
+            with transaction(self.engine) as connection:
+                each = connection.execute(statements.ONE_OF_EACH_USER, {"id": ids}).fetchall()
+            for (task_id,) in each:
+                self._execute_alone(task_id, celery_task_id, summary)
 
-    def _run(self, ids: list[UUID], celery_task_id: str, summary: Summary, redelivered: bool) -> list[UUID]:
-        """The normal way. Returns the suspects among the tasks, whose users are left for execution alone."""
-        with transaction(self.engine) as connection:
-            taken = take(connection, ids)
-            suspects = {t.task.user_id for t in taken if t.attempts > 0}
-            counted = [t.task.id for t in taken if redelivered or t.rings >= SUSPECT_RINGS]
-            if counted or suspects:
-                connection.execute(statements.COUNT_ATTEMPT, {"id": counted})
-                connection.commit()
-                taken = [t for t in take(connection, ids) if t.task.user_id not in suspects]
-            self._finish(connection, taken, celery_task_id, summary)
-        return ids if suspects else []
+    def _run(self, ids: list[UUID], celery_task_id: str, summary: Summary, redelivered: bool) -> bool:
+        """The normal way. Returns whether some of the users are suspect, and left for execution alone."""
+        while ids:
+            with transaction(self.engine) as connection:
+                taken = todo = take(connection, ids)
+                suspects = {t.task.user_id for t in taken if t.attempts > 0}
+                fresh = [t for t in taken if t.task.user_id not in suspects]
+                counted = [t.task.id for t in fresh if redelivered or t.rings >= SUSPECT_RINGS]
+                if counted or suspects:
+                    connection.execute(statements.COUNT_ATTEMPT, {"id": counted})
+                    connection.commit()
+                    todo = [t for t in take(connection, ids) if t.task.user_id not in suspects]
+                self._finish(connection, todo, celery_task_id, summary)
+            if suspects:
+                return True
+            done = {t.task.id for t in taken} if len(taken) == TAKE_LIMIT else set(ids)
+            ids = [task_id for task_id in ids if task_id not in done]
+        return False
 
     def _execute_alone(self, task_id: UUID, celery_task_id: str, summary: Summary) -> None:
         """Execute a user's tasks one by one, each counted before it begins; the first that fails stops that user."""
-        while True:
-            with transaction(self.engine) as connection:
-                taken = take(connection, [task_id], limit=1)
-                if not taken:
-                    return
-                first = taken[0]
-                if first.attempts >= self.max_attempts:
-                    self._give_up(connection, first, celery_task_id, summary)
-                    continue
-                connection.execute(statements.COUNT_ATTEMPT, {"id": [first.task.id]})
-                connection.commit()
-            try:
+        doing = task_id
+        try:
+            while True:
                 with transaction(self.engine) as connection:
-                    self._finish(connection, take(connection, [first.task.id], limit=1), celery_task_id, summary)
-            except Exception as error:
-                if is_outage(error):
-                    raise
-                log.exception("task failed", task_id=first.task.id, attempt=first.attempts + 1)
-                summary.failed.append(f"{first.task.id}: {type(error).__name__}")
-                return
+                    taken = take(connection, [task_id], limit=1)
+                    if not taken:
+                        return
+                    first = taken[0]
+                    doing = first.task.id
+                    if first.attempts >= self.max_attempts:
+                        self._give_up(connection, first, celery_task_id, summary)
+                        continue
+                    connection.execute(statements.COUNT_ATTEMPT, {"id": [doing]})
+                    connection.commit()
+                with transaction(self.engine) as connection:
+                    self._finish(connection, take(connection, [doing], limit=1), celery_task_id, summary)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.exception("task failed", task_id=doing)
+            summary.failed.append(f"{doing}: {type(error).__name__}")
 
     def _give_up(self, connection: Connection[Any], taken: Taken, celery_task_id: str, summary: Summary) -> None:
         outcome = Outcome(taken.task.session_id, Refusal.GAVE_UP, f"{taken.attempts} attempts failed")
@@ -176,11 +187,8 @@ class Executor:
             )
 
 
-def take(connection: Connection[Any], ids: list[UUID], limit: int = 4 * BATCH_LIMIT) -> list[Taken]:
-    """Lock the users of pending tasks, and take all that these have pending, in order of acceptance.
-
-    More than `limit` wait for their own doorbell.
-    """
+def take(connection: Connection[Any], ids: list[UUID], limit: int = TAKE_LIMIT) -> list[Taken]:
+    """Lock the users of pending tasks, and take what these have pending, up to `limit`, in order of acceptance."""
     return [taken_of(row) for row in connection.execute(statements.TAKE, {"id": ids, "limit": limit})]
 
 

@@ -74,11 +74,11 @@ def _line(base: str) -> dict[str, Session]:
     if arrow:
         it = _row("invalidated" if older == "old" else older)
         status, age = ("active", OVER) if newer == "overdue" else (newer, timedelta(hours=1))
-        head = make_next(it, Status(status), age=age, package="gold", data={"seats": 3, "colour": "red"})
+        head = make_next(it, Status(status), now=NOW, age=age, package="gold", data={"seats": 3, "colour": "red"})
         return {"it": it, "head": head}
     if base == "newest of completed":
         done = _row("completed")
-        return {"done": done, "it": make_next(done, Status.INVALIDATED, age=OVER)}
+        return {"done": done, "it": make_next(done, Status.INVALIDATED, now=NOW, age=OVER)}
     return {} if base in UNKNOWN else {"it": _row(base)}
 
 
