@@ -130,6 +130,7 @@ class SessionTask(Base):
         CheckConstraint("(state = 'PENDING') = (result_session_id IS NULL)", "result"),
         CheckConstraint("(state = 'FAILURE') = (refusal IS NOT NULL)", "refusal"),
         CheckConstraint("char_length(idempotency_key) <= 255", "idempotency_key"),
+        CheckConstraint("jsonb_typeof(payload) = 'object'", "payload"),
         # A user's pending tasks in order of acceptance: what a worker locks and takes.
         Index("ix_session_tasks_pending", "user_id", "seq", postgresql_where=text("state = 'PENDING'")),
         # What the redelivery sweep reads. Its predicate is said differently, so that no plan for a user's pending tasks

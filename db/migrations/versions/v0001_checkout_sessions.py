@@ -9,8 +9,10 @@ import json
 from alembic import op
 from sqlalchemy import text
 
+from db.migrations.takeover.columns import Wanted
 from db.migrations.takeover.older import function, read
-from db.migrations.takeover.steps import Steps, Takeover, Wanted, go_back, run
+from db.migrations.takeover.steps import Steps, go_back, run
+from db.migrations.takeover.table import Takeover
 
 revision = "0001"
 down_revision = None
@@ -98,7 +100,8 @@ CREATE TABLE session_tasks (
     CONSTRAINT ck_session_tasks_finished_at CHECK ((state = 'PENDING') = (finished_at IS NULL)),
     CONSTRAINT ck_session_tasks_result CHECK ((state = 'PENDING') = (result_session_id IS NULL)),
     CONSTRAINT ck_session_tasks_refusal CHECK ((state = 'FAILURE') = (refusal IS NOT NULL)),
-    CONSTRAINT ck_session_tasks_idempotency_key CHECK (char_length(idempotency_key) <= 255)
+    CONSTRAINT ck_session_tasks_idempotency_key CHECK (char_length(idempotency_key) <= 255),
+    CONSTRAINT ck_session_tasks_payload CHECK (jsonb_typeof(payload) = 'object')
 );
 CREATE INDEX ix_session_tasks_pending ON session_tasks (user_id, seq) WHERE state = 'PENDING';
 CREATE INDEX ix_session_tasks_due ON session_tasks (due_at) WHERE finished_at IS NULL;
