@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.load import write_tokens
 from benchmarks.measure import Measurement, measure
+from benchmarks.requests import creates
 from benchmarks.servers import Servers, servers
 from benchmarks.systems import CANDIDATES, CHOICES, LOADS, Choice, System, running
 
@@ -54,15 +54,14 @@ def compare(
     names = list(dict.fromkeys(LOADS[load][0] for load in loads))
     with tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
-        folder.chmod(0o755)
         with servers(folder / "servers") as both:
-            tokens = write_tokens(folder / "tokens")
+            requests = creates(folder / "requests")
             databases = {name: both.database(name) for name in names}
             result = Comparison(
                 clients, loads, choices or dict(CHOICES), rounds, seconds, both.settings(), both.versions()
             )
             if choices is None:
-                result.tried = {name: _tried(name, both, databases[name], tokens, say) for name in names}
+                result.tried = {name: _tried(name, both, databases[name], requests, say) for name in names}
                 result.choices = {name: best(tried) for name, tried in result.tried.items()}
             with ExitStack() as stack:
                 systems = {
@@ -71,19 +70,19 @@ def compare(
                 }
                 for name in names:  # plans, caches and connections
                     target = next(LOADS[load][1] for load in loads if LOADS[load][0] == name)
-                    measure(systems[name], target, both, tokens, 32, 2)
-                _rounds(result, systems, both, tokens, say)
+                    measure(systems[name], target, both, requests, 32, min(2, seconds))
+                _rounds(result, systems, both, requests, say)
     return result
 
 
-def _rounds(result: Comparison, systems: dict[str, System], both: Servers, tokens: Path, say: Say) -> None:
+def _rounds(result: Comparison, systems: dict[str, System], both: Servers, requests: Path, say: Say) -> None:
     orders = itertools.cycle([*result.loads[n:], *result.loads[:n]] for n in range(len(result.loads)))
     for number in range(1, result.rounds + 1):
         both.checkpoint()
         for clients in result.clients:
             for load in next(orders):
                 name, target = LOADS[load]
-                found = measure(systems[name], target, both, tokens, clients, result.seconds)
+                found = measure(systems[name], target, both, requests, clients, result.seconds)
                 result.measured.setdefault((load, clients), []).append(found)
                 say(
                     f"round {number}  {clients:>3} clients  {load:<18} {found.rate:7.0f}/s"
@@ -92,15 +91,15 @@ def _rounds(result: Comparison, systems: dict[str, System], both: Servers, token
 
 
 def _tried(
-    name: str, both: Servers, database_url: str, tokens: Path, say: Say
+    name: str, both: Servers, database_url: str, requests: Path, say: Say
 ) -> list[tuple[Choice, list[Measurement]]]:
     """Each candidate at a few and at many clients."""
     target = next(target for system, target in LOADS.values() if system == name)
     tried = []
     for choice in CANDIDATES[name]:
-        with running(name, choice, both, database_url, tokens.parent) as system:
-            measure(system, target, both, tokens, 32, 1)
-            found = [measure(system, target, both, tokens, clients, CHOOSING_SECONDS) for clients in CHOOSING_CLIENTS]
+        with running(name, choice, both, database_url, requests.parent) as system:
+            measure(system, target, both, requests, 32, 1)
+            found = [measure(system, target, both, requests, clients, CHOOSING_SECONDS) for clients in CHOOSING_CLIENTS]
         tried.append((choice, found))
         say(f"choosing  {name:<9} {choice}  " + "  ".join(f"{one.rate:.0f}/s" for one in found))
     return tried

@@ -6,16 +6,13 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jwt
+from benchmarks.latencies import percentile, uncorrected
 
-SCRIPT = Path(__file__).with_name("create.lua")
-SECRET = "a secret of the benchmarks, longer than thirty-two bytes"
-USERS = 10_000
+SCRIPT = Path(__file__).with_name("requests.lua")
 MISSING = (
     "The benchmarks need wrk, the load generator: `apt-get install -y wrk` (Debian, Ubuntu), or put it on the PATH."
 )
@@ -38,7 +35,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run of wrk. Latencies in milliseconds, CPU of wrk itself in seconds."""
+    """One run of wrk.
+
+    Args:
+        seconds: that it took.
+        p50: milliseconds.
+        p99: milliseconds.
+        cpu: seconds that wrk itself used.
+        ids: one for each answer.
+    """
 
     requests: int
     seconds: float
@@ -46,11 +51,6 @@ class Sample:
     p99: float
     cpu: float
     ids: list[str]
-
-    @property
-    def rate(self) -> float:
-        """Requests per second."""
-        return self.requests / self.seconds
 
 
 def need_wrk() -> str:
@@ -64,35 +64,35 @@ def need_wrk() -> str:
     return shutil.which("wrk") or sys.exit(MISSING)
 
 
-def user_id(number: int) -> str:
-    """The user of that number, from 1."""
-    return f"user-{number:06}"
+def run(
+    target: Target,
+    ports: Sequence[int],
+    requests: Path,
+    clients: int,
+    seconds: int,
+    offset: int | None = None,
+    pause: int = 0,
+) -> Sample:
+    """Send requests for `seconds`, spread over the API processes at `ports`.
 
-
-def write_tokens(file: Path, users: int = USERS) -> Path:
-    """One token a line, for users 1 to `users`, valid for a day."""
-    expires = int(time.time()) + 86_400
-    claims = {"role": "authenticated", "aud": "authenticated", "exp": expires, "iat": expires - 86_400}
-    lines = (jwt.encode({"sub": user_id(n), **claims}, SECRET, "HS256") for n in range(1, users + 1))
-    file.write_text("\n".join(lines) + "\n")
-    return file
-
-
-def run(target: Target, ports: Sequence[int], tokens: Path, clients: int, seconds: int) -> Sample:
-    """Send creates for `seconds`, spread over the API processes at `ports`.
+    Args:
+        requests: a file of them (`benchmarks.requests`), begun anew at its end.
+        offset: how many of them to skip; any number if None.
+        pause: milliseconds, in the mean, that a client waits before its next request.
 
     Raises:
         AssertionError: a request was not answered as it should be.
     """
     used = ports[: min(len(ports), clients)]
-    out = tokens.with_name("load")
+    out = requests.with_name("load")
     env = {
         "LOAD_PORTS": " ".join(map(str, used)),
-        "LOAD_TOKENS": str(tokens),
+        "LOAD_REQUESTS": str(requests),
         "LOAD_STATUS": str(target.status),
         "LOAD_KEY": target.key,
         "LOAD_PREFER": target.prefer,
-        "LOAD_OFFSET": str(random.randrange(USERS)),
+        "LOAD_OFFSET": str(random.randrange(1_000_000) if offset is None else offset),
+        "LOAD_PAUSE": str(pause),
         "LOAD_OUT": str(out),
     }
     argv = [need_wrk(), "-t", str(len(used)), "-c", str(clients), "-d", f"{seconds}s", "--timeout", "30s"]
@@ -103,53 +103,20 @@ def run(target: Target, ports: Sequence[int], tokens: Path, clients: int, second
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     head, *lines = out.with_suffix(".latencies").read_text().splitlines()
-    duration, requests, answered, wrong, status, socket = map(int, head.split())
-    assert requests > 0, "nothing was answered"
-    assert (answered, wrong, status, socket) == (requests, 0, 0, 0), f"{head}: {done.stderr[:500]}"
-    corrected = {int(value): int(count) for value, count in map(str.split, lines)}
-    counts = uncorrected(corrected, duration // (requests // clients) if requests >= clients else 0)
-    assert sum(counts.values()) == requests, (sum(counts.values()), requests)
+    duration, count, answered, wrong, status, socket = map(int, head.split())
+    assert count > 0, "nothing was answered"
+    assert (answered, wrong, status, socket) == (count, 0, 0, 0), f"{head}: {done.stderr[:500]}"
+    corrected = {int(value): int(many) for value, many in map(str.split, lines)}
+    counts = uncorrected(corrected, duration // (count // clients) if count >= clients else 0)
+    assert sum(counts.values()) == count, (sum(counts.values()), count)
     return Sample(
-        requests=requests,
+        requests=count,
         seconds=duration / 1e6,
         p50=percentile(counts, 0.50) / 1e3,
         p99=percentile(counts, 0.99) / 1e3,
         cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         ids=[line for n in range(len(used)) for line in out.with_suffix(f".ids.{n + 1}").read_text().split()],
     )
-
-
-def uncorrected(corrected: dict[int, int], interval: int) -> dict[int, int]:
-    """What wrk counted, before it added samples for requests that a constant rate would have sent meanwhile.
-
-    For each latency n of at least twice the mean interval, wrk adds n - interval, n - 2 * interval, ... down to the
-    interval (stats_correct). From the largest downwards that can be taken back exactly.
-
-    Args:
-        corrected: how often each latency, in microseconds, stands in wrk's histogram.
-        interval: microseconds between two requests of one client, as wrk computes it; 0 if it corrected nothing.
-    """
-    counts = dict(corrected)
-    if not interval:
-        return counts
-    for value in sorted(counts, reverse=True):
-        if value < 2 * interval:
-            break
-        added = value - interval
-        while counts[value] and added > interval:
-            counts[added] -= counts[value]
-            added -= interval
-    return {value: count for value, count in counts.items() if count}
-
-
-def percentile(counts: dict[int, int], share: float) -> float:
-    """The smallest value that at least `share` of all counted values do not exceed."""
-    left = share * sum(counts.values())
-    for value in sorted(counts):
-        left -= counts[value]
-        if left <= 0:
-            return value
-    raise ValueError("no values")
 
 
 def missing(ids: Iterable[str], found: Iterable[str]) -> set[str]:

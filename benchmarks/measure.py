@@ -47,7 +47,9 @@ def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def measure(system: System, target: Target, servers: Servers, tokens: Path, clients: int, seconds: int) -> Measurement:
+def measure(
+    system: System, target: Target, servers: Servers, requests: Path, clients: int, seconds: int
+) -> Measurement:
     """Load a system and look at what it used.
 
     CPU is counted until every accepted task is finished, so that what is accepted and not yet done is not free.
@@ -57,7 +59,7 @@ def measure(system: System, target: Target, servers: Servers, tokens: Path, clie
     """
     pids = {**system.processes.pids(), "postgres": [_pid(servers.postgres)], "redis": [_pid(servers.redis)]}
     before = usage(pids)
-    sample = load.run(target, system.ports, tokens, clients, seconds)
+    sample = load.run(target, system.ports, requests, clients, seconds)
     ended = time.monotonic()
     with psycopg.connect(libpq(system.database_url), autocommit=True) as connection:
         drained = _drain(connection) - ended
@@ -65,7 +67,7 @@ def measure(system: System, target: Target, servers: Servers, tokens: Path, clie
         _check(connection, sample.ids)
     per_thousand = 1000 / sample.requests
     return Measurement(
-        rate=sample.rate,
+        rate=sample.requests / sample.seconds,
         p50=sample.p50,
         p99=sample.p99,
         sessions=sample.requests,

@@ -12,8 +12,8 @@ import psycopg
 import redis
 from psycopg import sql
 
-from benchmarks.load import USERS
-from local.servers import EmbeddedPostgres, EmbeddedRedis
+from benchmarks.requests import USERS
+from local.servers import LOGIN, EmbeddedPostgres, EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +28,7 @@ INSERT INTO checkout_sessions (
     id, user_id, status, package, step, data, origin, line_id, line_position, line_began_at, expires_at
 )
 SELECT id, user_id, 'active', 'family', 'details', '{"adults": 2}', 'created', id, 0, now(), now() + interval '1 day'
-FROM (SELECT gen_random_uuid() AS id, 'user-' || lpad(n::text, 6, '0') AS user_id FROM generate_series(1, %s) AS n)
+FROM (SELECT gen_random_uuid() AS id, 'user-' || lpad(n::text, 8, '0') AS user_id FROM generate_series(1, %s) AS n)
 """
 
 
@@ -39,18 +39,28 @@ class Servers:
     postgres: EmbeddedPostgres
     redis: EmbeddedRedis
 
+    def prepare(self) -> None:
+        """Make the migrated database that all others are copies of."""
+        env = {"PATH": os.environ["PATH"], "DATABASE_URL": self.postgres.url}
+        subprocess.run([sys.executable, "-m", "db.migrate", "up"], cwd=ROOT, env=env, check=True, capture_output=True)
+
     def database(self, name: str, users: int = USERS) -> str:
         """Make a migrated database in which each user has an active session; returns its URL."""
-        with psycopg.connect(self.postgres.libpq_url, autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        url = self.url_of(name)
-        env = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
-        subprocess.run([sys.executable, "-m", "db.migrate", "up"], cwd=ROOT, env=env, check=True, capture_output=True)
-        with psycopg.connect(libpq(url)) as connection:
-            connection.execute(SEED, [users])
+        url = self.copy(self.postgres.url, name)
         with psycopg.connect(libpq(url), autocommit=True) as connection:
+            connection.execute(SEED, [users])
             connection.execute("VACUUM ANALYZE")
         return url
+
+    def copy(self, url: str, name: str) -> str:
+        """Copy a database, file by file; returns the copy's URL."""
+        template = url.rsplit("/", 1)[1]
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY OWNER {}")
+        with psycopg.connect(
+            self.postgres.superuser_url.rsplit("/", 1)[0] + "/postgres", autocommit=True
+        ) as connection:
+            connection.execute(statement.format(*map(sql.Identifier, (name, template, LOGIN))))
+        return self.url_of(name)
 
     def url_of(self, name: str) -> str:
         """A database's URL."""
@@ -100,4 +110,6 @@ def servers(folder: Path, **settings: str) -> Iterator[Servers]:
     with (postgres.data / "postgresql.auto.conf").open("a") as file:
         file.writelines(f"{name} = '{value}'\n" for name, value in {**SETTINGS, **settings}.items())
     with postgres, EmbeddedRedis(folder) as redis:
-        yield Servers(postgres, redis)
+        both = Servers(postgres, redis)
+        both.prepare()
+        yield both

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.load import SECRET, Target
+from benchmarks.load import Target
 from benchmarks.processes import Command, Processes
+from benchmarks.requests import SECRET
 from benchmarks.servers import Servers
 from local.embedded import free_port
 from local.processes import WORKER

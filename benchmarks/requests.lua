@@ -1,8 +1,9 @@
--- Load for wrk: creates of distinct users. Writes the id of every answered session, and the latencies, to files.
+-- Load for wrk: requests from a file, in turn. Writes what was answered, and the latencies, to files.
 --
--- Environment: LOAD_PORTS (one thread each), LOAD_TOKENS (a file, one token a line), LOAD_STATUS (the one that counts as
--- success), LOAD_KEY (of the session's id in the answer), LOAD_PREFER (a header, may be empty), LOAD_OFFSET (the first
--- user), LOAD_OUT (prefix of the files).
+-- Environment: LOAD_PORTS (one thread each), LOAD_REQUESTS (a file: method, path, token and body of a request in a line,
+-- tabs between), LOAD_STATUS (the one that counts as success), LOAD_KEY (of the id in the answer), LOAD_PREFER (a header,
+-- may be empty), LOAD_OFFSET (how many requests to skip), LOAD_PAUSE (milliseconds, in the mean, that a client waits
+-- before its next request; 0 for none), LOAD_OUT (prefix of the files).
 
 local ports, threads = {}, {}
 for port in string.gmatch(os.getenv("LOAD_PORTS"), "%d+") do ports[#ports + 1] = port end
@@ -14,30 +15,36 @@ function setup(thread)
   thread.addr = wrk.lookup("127.0.0.1", ports[(#threads - 1) % #ports + 1])[1]
 end
 
-local users, position, answers = {}, 0, nil
+local lines, position, answers = {}, 0, nil
 local expected = tonumber(os.getenv("LOAD_STATUS"))
 local pattern = '"' .. os.getenv("LOAD_KEY") .. '":"([%x-]+)"'
 local prefer = os.getenv("LOAD_PREFER")
+local pause = tonumber(os.getenv("LOAD_PAUSE"))
 answered, wrong = 0, 0
 
 function init()
   local n = 0
-  for token in io.lines(os.getenv("LOAD_TOKENS")) do
+  for line in io.lines(os.getenv("LOAD_REQUESTS")) do
     n = n + 1
-    if n % of == number % of then users[#users + 1] = token end  -- no two threads send the same user
+    if n % of == number % of then lines[#lines + 1] = line end  -- no two threads send the same user's
   end
-  position = tonumber(os.getenv("LOAD_OFFSET")) % #users
+  position = tonumber(os.getenv("LOAD_OFFSET")) % #lines
   answers = io.open(os.getenv("LOAD_OUT") .. ".ids." .. number, "w")
+  math.randomseed(number)
 end
 
 function request()
-  position = position % #users + 1
-  local headers = { ["Content-Type"] = "application/json", Authorization = "Bearer " .. users[position] }
+  position = position % #lines + 1
+  local method, path, token, body = string.match(lines[position], "([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)")
+  local headers = { Authorization = "Bearer " .. token }
   if prefer ~= "" then headers.Prefer = prefer end
-  local body = string.format(
-    '{"package":"family-%d","step":"details","data":{"adults":2,"children":%d,"coupon":"SPRING","newsletter":false}}',
-    position % 7, position % 4)
-  return wrk.format("POST", "/api/sessions", headers, body)
+  if body == "" then return wrk.format(method, path, headers) end
+  headers["Content-Type"] = "application/json"
+  return wrk.format(method, path, headers, body)
+end
+
+if pause > 0 then
+  function delay() return math.random(0, 2 * pause) end
 end
 
 function response(status, headers, body)
