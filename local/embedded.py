@@ -95,14 +95,7 @@ class EmbeddedServer:
         self.prepare()
         self.log.parent.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
-            self.process = _forker.submit(
-                subprocess.Popen[bytes],
-                self.argv(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-            ).result()
+            self.process = _forker.submit(_open, self.argv(), log).result()
         try:
             self.wait(lambda: self.process is not None and self.process.poll() is None)
         except ServerError:

@@ -9,6 +9,7 @@ outage does. Both end with the process that started them.
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -88,7 +89,8 @@ class EmbeddedPostgres(EmbeddedServer):
         """Under another name first: a cluster that was cut off half-made is never taken for a whole one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = EmbeddedPostgres(self.folder, self.port)
-        draft.data = self.folder / f"postgres.{os.getpid()}"
+        draft.data = self.folder / "postgres.new"
+        shutil.rmtree(draft.data, ignore_errors=True)
         draft.data.mkdir(mode=0o700)
         draft.account.own(draft.data)
         initdb = [str(_postgres_program("initdb")), "-D", str(draft.data), "-U", "postgres", "--auth=trust"]

@@ -44,7 +44,7 @@ class Stack:
         self.migrate = migrate
         self.processes = processes
         self._short_folder: tempfile.TemporaryDirectory[str] | None = None
-        self.supervisor = Supervisor(state.folder, state.logs, self._socket())
+        self.supervisor = Supervisor(state.folder, self._socket())
         self.supervisord: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -66,6 +66,7 @@ class Stack:
         for process in self.processes:
             if process.probe:
                 self._wait(partial(_answers, self.url(process)), f"{process.name} does not become ready")
+        self._wait(self._all_run, "a process does not stay up")
 
     def watch(self) -> None:
         """Return when supervisord has ended, or the `make` above wants to."""
@@ -111,10 +112,10 @@ class Stack:
         return str(self.state.processes_lock)
 
     def _start_supervisord(self) -> None:
-        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.supervisor.configuration)]
         with self.supervisor.log.open("ab") as log:
             self.supervisord = subprocess.Popen(
-                self._launched(command),
+                self._launched(self.supervisor.command),
+                cwd=self.state.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -146,6 +147,9 @@ class Stack:
             if time.monotonic() > deadline:
                 raise SetupError(f"{otherwise} within {READY_SECONDS:.0f} s: see {self.state.logs}.")
             time.sleep(POLL_SECONDS)
+
+    def _all_run(self) -> bool:
+        return all(process["statename"] == "RUNNING" for process in self.supervisor.processes())
 
     def _is_supervised(self) -> bool:
         return self.supervisord is not None and self.supervisord.poll() is None

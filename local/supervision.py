@@ -4,6 +4,7 @@ import os
 import pwd
 import shlex
 import signal
+import sys
 import xmlrpc.client
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
+CONFIGURATION = "supervisord.conf"
 SERVERS, SERVICE = 10, 20  # started in this order, stopped in the other
 STOP_SECONDS = 10  # then SIGKILL; what a task had not committed is done again
 SOCKET_PATH_LIMIT = 100  # the kernel's is 107 bytes, and supervisord adds its process id for a moment
@@ -28,14 +30,17 @@ class Program:
 
 
 class Supervisor:
-    """supervisord's configuration in one folder, and the calls to it while it runs."""
+    """supervisord's configuration in one folder, its working folder, and the calls to it while it runs."""
 
-    def __init__(self, folder: Path, logs: Path, socket: Path) -> None:
-        self.configuration = folder / "supervisord.conf"
-        self.log = logs / "supervisord.log"
-        self.logs = logs
-        self.pidfile = folder / "supervisord.pid"
+    def __init__(self, folder: Path, socket: Path) -> None:
+        self.folder = folder
+        self.log = folder / "logs" / "supervisord.log"
         self.socket = socket
+
+    @property
+    def command(self) -> list[str]:
+        """To be run in the folder."""
+        return [sys.executable, "-I", "-m", "supervisor.supervisord", "-c", CONFIGURATION]
 
     def configure(self, programs: Iterable[Program], working_folder: Path) -> None:
         """Write the configuration. Secrets are not in it: they are inherited."""
@@ -45,10 +50,10 @@ class Supervisor:
             "supervisord": {
                 "nodaemon": "true",
                 "silent": "true",
-                "logfile": _escape(self.log),
+                "logfile": "logs/supervisord.log",  # relative: it expands the % of a path twice
                 "logfile_maxbytes": "1MB",
                 "logfile_backups": "1",
-                "pidfile": _escape(self.pidfile),
+                "pidfile": "supervisord.pid",
                 "nocleanup": "true",
                 "minfds": "256",  # the default is more than some users may have
                 "user": pwd.getpwuid(0).pw_name if os.geteuid() == 0 else "",  # or it warns, as root
@@ -60,7 +65,7 @@ class Supervisor:
             **{f"program:{program.name}": self._program(program, working_folder) for program in programs},
             "group:service": {"programs": service, "priority": str(SERVICE)},
         }
-        self.configuration.write_text("\n".join(_section(name, values) for name, values in sections.items()))
+        (self.folder / CONFIGURATION).write_text("\n".join(_section(name, values) for name, values in sections.items()))
 
     def _program(self, program: Program, working_folder: Path) -> dict[str, str]:
         return {
@@ -74,7 +79,7 @@ class Supervisor:
             "stopwaitsecs": str(STOP_SECONDS),
             "killasgroup": "true",
             "redirect_stderr": "true",
-            "stdout_logfile": _escape(self.logs / f"{program.name}.log"),
+            "stdout_logfile": f"logs/{program.name}.log",
             "stdout_logfile_maxbytes": "10MB",
             "stdout_logfile_backups": "2",
         }

@@ -1,0 +1,200 @@
+"""`make up` with stand-ins for the service's processes: how it starts, heals, stops and refuses."""
+
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.local.running import STANDINS, Running
+from tests.stack import eventually
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A state folder that is not there yet, with what breaks careless quoting in its path."""
+    return tmp_path / "state of 100%h"
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[Running]:
+    with Running(folder) as running:
+        yield running
+
+
+def starts(running: Running) -> int:
+    """How often the migrations ran on this data."""
+    with psycopg.connect(running.published("DATABASE_URL").replace("+psycopg", "")) as connection:
+        row = connection.execute("SELECT count(*) FROM starts").fetchone()
+    assert row
+    return int(row[0])
+
+
+def test_it_serves_prints_how_to_use_it_and_stops_in_order(running: Running, folder: Path) -> None:
+    running.start()
+    assert running.answers(running.api_port)
+    assert running.answers(running.flower_port)
+    assert f"http://127.0.0.1:{running.api_port}/docs" in running.said
+    assert f"http://127.0.0.1:{running.flower_port}" in running.said
+    assert f"made for development, kept in {folder}/jwt_secret" in running.said
+    assert len(re.findall(r"^(?:SESSION=.*)?curl |^SESSION=\$\(curl ", running.said, re.MULTILINE)) == 3
+    for name in ("env", "jwt_secret", "postgres_password", "redis_password"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600
+    assert running.stop() == 0
+    assert running.is_gone()
+    assert not (folder / "env").exists()
+    stopped = re.findall(r"stopped: (\w+)", (folder / "logs" / "supervisord.log").read_text())
+    assert set(stopped[:3]) == {"api", "worker", "flower"}
+    assert set(stopped[3:]) == {"postgres", "redis"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_data_survives_a_stop(folder: Path, number: signal.Signals) -> None:
+    for time in (1, 2):
+        with Running(folder) as running:
+            running.start()
+            assert starts(running) == time
+            assert running.stop(number) == 0
+
+
+def test_what_dies_comes_back(running: Running) -> None:
+    running.start()
+    died = [running.child(words) for words in ("standins worker", "standins api", "bin/postgres", "redis-server")]
+    for process in died:
+        process.kill()
+    eventually(lambda: running.answers(running.api_port), "the API answers")
+    eventually(lambda: _answers(running), "the database is back with its data")
+    for words in ("standins worker", "redis-server"):
+        eventually(partial(running.child, words), f"{words} is back")
+
+
+def _answers(running: Running) -> bool:
+    try:
+        return starts(running) == 1
+    except psycopg.OperationalError:
+        return False
+
+
+def test_a_kill_leaves_nothing_behind_and_the_next_start_goes_on(folder: Path) -> None:
+    with Running(folder) as running:
+        running.start()
+        running.kill()
+        with Running(folder) as following:  # at once: it waits for what is left of the first
+            following.start()
+            assert starts(following) == 2
+
+
+def test_a_killed_process_runner_takes_all_with_it(running: Running) -> None:
+    running.start()
+    running.child("supervisor.supervisord").kill()
+    assert running.process
+    assert running.process.wait(60) == 1
+    assert running.is_gone()
+    assert "supervisord has ended" in running.said
+
+
+def test_it_stops_while_it_starts(running: Running, folder: Path) -> None:
+    running.launch()
+    eventually((folder / "supervisord.pid").exists, "it has begun")
+    assert running.stop() == 0
+    assert running.is_gone()
+
+
+def test_stops_with_the_make_that_runs_it(folder: Path) -> None:
+    makefile = folder.with_name("Makefile")
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
+        with Running(folder) as running:
+            launch = "-I -S local/launch.py --end-with-parent SIGTERM --"
+            makefile.write_text(f"up:\n\t@exec {running.arguments[0]} {launch} {' '.join(running.arguments)}\n")
+            running.arguments = ["make", "-f", str(makefile), "up"]
+            running.start()
+            assert running.process
+            running.process.send_signal(number)
+            eventually(running.is_gone, f"everything is gone after {number.name} to make alone")
+
+
+def test_the_users_environment_does_not_leak(folder: Path) -> None:
+    foreign = {"PGHOST": "example.invalid", "PGSSLMODE": "verify-full", "PGOPTIONS": "-c nonsense=1"}
+    foreign |= {"CELERY_BROKER_URL": "redis://example.invalid", "FLOWER_UNAUTHENTICATED_API": "1", "PYTHONPATH": "/x"}
+    with Running(folder, **foreign, FLOWER_BASIC_AUTH="") as running:
+        running.start()
+        seen = (folder / "flower.environ").read_text().split()
+        assert not set(foreign) & set(seen)
+        assert {"FLOWER_PORT", "DATABASE_URL"} <= set(seen)
+        server = running.child("pginstall18/bin/postgres")
+        assert set(server.environ()) <= {"PATH", "LC_ALL", "TZ", "PG_OOM_ADJUST_FILE"}
+
+
+def test_two_stacks_run_side_by_side(tmp_path: Path) -> None:
+    with Running(tmp_path / "one").start() as one, Running(tmp_path / "two").start() as two:
+        assert one.published("DATABASE_URL") != two.published("DATABASE_URL")
+        assert starts(one) == starts(two) == 1
+
+
+def test_a_second_one_on_the_same_folder_is_refused(running: Running, folder: Path) -> None:
+    running.start()
+    with Running(folder) as second:
+        said = second.refuse()
+    assert said == (
+        f"Another `make up` (process {running.pid}) runs on {folder}: "
+        "stop it, or set STATE_DIR, API_PORT and FLOWER_PORT for a second one.\n"
+    )
+    assert running.answers(running.api_port)
+
+
+@pytest.mark.parametrize("setting", ["API_PORT", "FLOWER_PORT"])
+def test_a_busy_port_is_named_with_its_setting(running: Running, setting: str) -> None:
+    port = int(running.environment[setting])
+    with socket.create_server(("127.0.0.1", port)):
+        assert running.refuse() == f"Port {port} is in use by another program: set {setting} to a free one.\n"
+    assert running.is_gone()
+
+
+def test_the_same_port_twice_is_refused(running: Running) -> None:
+    running.environment["FLOWER_PORT"] = running.environment["API_PORT"]
+    assert running.refuse().startswith("API_PORT and FLOWER_PORT are both ")
+
+
+def test_a_foreign_address_is_refused(running: Running) -> None:
+    running.environment["API_HOST"] = "192.0.2.1"
+    assert running.refuse() == "API_HOST is 192.0.2.1, which is not an address of this machine.\n"
+
+
+def test_a_wrong_setting_is_named(running: Running) -> None:
+    running.environment["JWT_SECRET"] = "short"
+    assert "JWT_SECRET must be at least 32 bytes" in running.refuse()
+
+
+def test_an_older_state_folder_is_refused(running: Running, folder: Path) -> None:
+    (folder / "postgres").mkdir(parents=True)
+    (folder / "postgres" / "PG_VERSION").write_text("17\n")
+    assert "was made by PostgreSQL 17 and this needs 18: set STATE_DIR" in running.refuse()
+    assert running.is_gone()
+
+
+def test_a_state_folder_that_is_none_is_refused(running: Running, folder: Path) -> None:
+    folder.write_text("a file")
+    said = running.refuse()
+    assert said == (f"The state folder {folder} cannot be written (File exists): set STATE_DIR to another one.\n")
+
+
+def test_migrations_that_fail_stop_it_with_their_words(folder: Path) -> None:
+    with Running(folder, *STANDINS, "refuse") as running:
+        assert running.refuse().endswith("The migrations failed: This one refuses.\n")
+        assert running.is_gone()
+
+
+def test_a_process_that_does_not_stay_up_stops_it_with_its_words(folder: Path) -> None:
+    with Running(folder, *STANDINS, "migrate", "refuse") as running:
+        assert "worker ends as soon as it starts: This one refuses. (more in " in running.refuse()
+        assert running.is_gone()
+
+
+def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
+    with Running(tmp_path / ("long" * 30)) as running:
+        running.start()
+        assert running.stop() == 0
