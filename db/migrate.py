@@ -48,6 +48,8 @@ def migrating() -> Iterator[Connection]:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         connection.exec_driver_sql("SET LOCAL timezone = 'UTC'")
+        connection.exec_driver_sql("SET LOCAL work_mem = '64MB'")
+        connection.exec_driver_sql("SET LOCAL maintenance_work_mem = '256MB'")
         yield connection
 
 
@@ -113,9 +115,12 @@ def main(arguments: list[str]) -> str | None:
     except CommandError as error:
         return f"The migration cannot run: {error}."
     except DBAPIError as error:
+        said = " ".join(str(error.orig).split())
+        if error.statement is None:
+            return f"No connection to the database: {said}"
         if isinstance(error.orig, LockNotAvailable):
             return "A table, or another migration, is in use by a long transaction: nothing was changed, run it again."
-        return f"The database refused, and nothing was changed: {str(error.orig).strip()}"
+        return f"The database refused, and nothing was changed: {said}"
 
 
 def _run(connection: Connection, name: str, revision: str = "-1") -> str | None:

@@ -35,10 +35,25 @@ def server(request: pytest.FixtureRequest) -> EmbeddedPostgres:
     return chosen
 
 
+@pytest.fixture(scope="session")
+def pool(server: EmbeddedPostgres) -> list[Database]:
+    """Empty databases of the server. They are used again: to make one takes longer than most tests."""
+    return []
+
+
 @pytest.fixture
-def new_database(server: EmbeddedPostgres) -> Callable[[], Database]:
-    """Makes empty databases."""
-    return lambda: Database(create_database(server, f"migrations_{next(_numbers)}"))
+def new_database(server: EmbeddedPostgres, pool: list[Database]) -> Iterator[Callable[[], Database]]:
+    """Gives empty databases."""
+    given: list[Database] = []
+
+    def give() -> Database:
+        given.append(pool.pop() if pool else Database(create_database(server, f"migrations_{next(_numbers)}")))
+        return given[-1]
+
+    yield give
+    for database in given:
+        pool.append(Database(database.made_as))
+        pool[-1].empty()
 
 
 @pytest.fixture

@@ -16,13 +16,27 @@ from tests.stack import ROOT
 
 Row = dict[str, Any]
 
+EMPTY = """
+    SELECT format('DROP PUBLICATION %I', pubname) FROM pg_publication
+    UNION ALL SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE nspname !~ '^pg_|^information_'
+    UNION ALL SELECT 'CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC'
+    UNION ALL SELECT format('ALTER DATABASE %I RESET ALL', current_database())
+"""
+
 
 class Database:
     """One database."""
 
     def __init__(self, url: str) -> None:
+        self.made_as = url
         self.url = url
         self.libpq_url = url.replace("+psycopg", "", 1)
+
+    def empty(self) -> None:
+        """Make it as it was when it was new."""
+        with self.connect() as connection:
+            for (statement,) in connection.cursor(row_factory=psycopg.rows.tuple_row).execute(EMPTY).fetchall():
+                connection.execute(statement.encode())
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Begin `python -m db.migrate` in a process of its own."""

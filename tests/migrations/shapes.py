@@ -99,6 +99,7 @@ TEXT_IDS = Shape(
     );
     COMMENT ON COLUMN checkout_sessions.id IS 'as the browser keeps it';
     CREATE TABLE payments (session text NOT NULL REFERENCES checkout_sessions ON DELETE CASCADE, amount integer);
+    CREATE PUBLICATION realtime FOR TABLE checkout_sessions;
     CREATE UNIQUE INDEX one_active ON checkout_sessions (user_id) WHERE status = 'active';
     INSERT INTO checkout_sessions VALUES
         ('cs_1', 'ann', 'gold', '{{"a":  1, "a": 2}}', 'active', 2, '2026-01-01 10:00', NULL),

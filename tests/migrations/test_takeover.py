@@ -25,11 +25,10 @@ NEXT = "019a0000-0000-7000-8000-000000000002"
 LAST = "019a0000-0000-7000-8000-000000000003"
 
 
-@pytest.fixture(params=SHAPES.values(), ids=SHAPES.keys())
+@pytest.fixture(params=[*SHAPES])
 def shape(request: pytest.FixtureRequest) -> Shape:
     """Each shape in turn."""
-    chosen: Shape = request.param
-    return chosen
+    return SHAPES[request.param]
 
 
 @pytest.fixture
