@@ -1,6 +1,7 @@
 """The statements of maintenance: bounded, by an index, with the predicates repeated under the lock.
 
-Each returns how many rows it touched; fewer than `limit` means that no more are due.
+Each returns how many rows it touched; fewer than `limit` means that no more are due. Days are counted in one order, so
+that two sweeps wait for each other but never both.
 """
 
 from datetime import timedelta
@@ -42,7 +43,7 @@ WITH gone AS (
     RETURNING s.line_position, s.line_began_at
 ), counted AS (
     INSERT INTO daily_counts AS d (day, lines_begun)
-    SELECT (line_began_at AT TIME ZONE 'UTC')::date, count(*) FROM gone WHERE line_position = 0 GROUP BY 1
+    SELECT (line_began_at AT TIME ZONE 'UTC')::date, count(*) FROM gone WHERE line_position = 0 GROUP BY 1 ORDER BY 1
     ON CONFLICT (day) DO UPDATE SET lines_begun = d.lines_begun + excluded.lines_begun
 )
 SELECT count(*) FROM gone
@@ -73,7 +74,7 @@ WITH gone AS (
 ), counted AS (
     INSERT INTO daily_counts AS d (day, recoveries_finished, recoveries_succeeded)
     SELECT (finished_at AT TIME ZONE 'UTC')::date, count(*), count(*) FILTER (WHERE state = 'SUCCESS')
-    FROM gone WHERE kind = 'recover' AND addressed_status IS DISTINCT FROM 'active' GROUP BY 1
+    FROM gone WHERE kind = 'recover' AND addressed_status IS DISTINCT FROM 'active' GROUP BY 1 ORDER BY 1
     ON CONFLICT (day) DO UPDATE SET
         recoveries_finished = d.recoveries_finished + excluded.recoveries_finished,
         recoveries_succeeded = d.recoveries_succeeded + excluded.recoveries_succeeded

@@ -76,10 +76,8 @@ class Maintenance:
         retention = timedelta(seconds=self.settings.task_retention_seconds)
 
         def purge(connection: Connection) -> int:
-            return max(
-                sweeps.purge_tasks(connection, SWEEP_LIMIT, retention),
-                sweeps.purge_runs(connection, SWEEP_LIMIT, retention),
-            )
+            tasks = sweeps.purge_tasks(connection, SWEEP_LIMIT, retention)
+            return tasks + sweeps.purge_runs(connection, SWEEP_LIMIT, retention)
 
         return self._run(PURGE_RECORDS, None, "beat", purge)
 
