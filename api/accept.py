@@ -11,14 +11,13 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
 import structlog
-from psycopg import AsyncConnection
 
+from api.connection import OwnConnection
 from api.doorbells import Doorbells
 from api.problems import Problem, unavailable
 from db import statements
-from db.engine import async_connection, is_outage
+from db.engine import is_outage
 from db.lifecycle import Kind, TaskState
 from db.settings import DatabaseSettings
 from workers.messages import BATCH_LIMIT
@@ -63,12 +62,11 @@ class Acceptor:
     """
 
     def __init__(self, settings: DatabaseSettings, doorbells: Doorbells, patience: float) -> None:
-        self._settings = settings
+        self._connection = OwnConnection(settings, "acceptor")
         self._doorbells = doorbells
         self._patience = patience
         self._waiting: deque[tuple[Request, asyncio.Future[Accepted]]] = deque()
         self._wake = asyncio.Event()
-        self._connection: AsyncConnection[Any] | None = None
 
     async def accept(self, request: Request) -> Accepted:
         """Wait until the request is committed.
@@ -97,12 +95,13 @@ class Acceptor:
             while self._waiting:
                 count = min(len(self._waiting), BATCH_LIMIT)
                 batch = [self._waiting.popleft() for _ in range(count)]
+                # In one order for all processes: two that insert each other's keys would otherwise wait for each other.
+                batch.sort(key=lambda entry: (entry[0].idempotency_key or "", entry[0].user_id))
                 await self._accept([entry for entry in batch if not entry[1].done()])
 
     async def close(self) -> None:
         """Give the connection back."""
-        if self._connection:
-            await self._connection.close()
+        await self._connection.close()
 
     async def _accept(self, batch: list[tuple[Request, asyncio.Future[Accepted]]]) -> None:
         if not batch:
@@ -130,19 +129,17 @@ class Acceptor:
         """One INSERT, tried twice: a connection that died while idle is no outage, and ids make it repeatable."""
         for attempt in (1, 2):
             try:
-                async with asyncio.timeout(ACCEPT_SECONDS / 2):
-                    return await self._insert(requests)
-            except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
-                await self._drop_connection()
+                return await self._insert(requests)
+            except Exception as error:
                 if attempt == 2 or not is_outage(error):
                     raise
         raise AssertionError("unreachable")
 
     async def _insert(self, requests: list[Request]) -> list[Accepted | Exception]:
-        if self._connection is None or self._connection.closed:
-            self._connection = await async_connection(self._settings, "acceptor")
-        cursor = await self._connection.execute(statements.ACCEPT, _parameters(requests, self._patience))
-        committed = dict(await cursor.fetchall())
+        rows = await self._connection.fetch(
+            statements.ACCEPT, _parameters(requests, self._patience), ACCEPT_SECONDS / 2
+        )
+        committed: dict[UUID, datetime] = dict(rows)
         missing = [request for request in requests if request.id not in committed]
         before = await self._accepted_before(missing) if missing else {}
         return [
@@ -153,17 +150,16 @@ class Acceptor:
         ]
 
     async def _accepted_before(self, requests: list[Request]) -> dict[UUID, Accepted | Exception]:
-        assert self._connection is not None
         keyed = [request for request in requests if request.idempotency_key]
-        cursor = await self._connection.execute(
+        rows = await self._connection.fetch(
             statements.ACCEPTED_BEFORE,
             {
                 "id": [request.id for request in requests],
                 "user_id": [request.user_id for request in keyed],
                 "idempotency_key": [request.idempotency_key for request in keyed],
             },
+            ACCEPT_SECONDS / 2,
         )
-        rows = await cursor.fetchall()
         by_id = {row[0]: row for row in rows}
         by_key = {(row[4], row[5]): row for row in rows if row[5]}
         found: dict[UUID, Accepted | Exception] = {}
@@ -175,11 +171,6 @@ class Acceptor:
             else:
                 found[request.id] = Problem("idempotency_key_reused")
         return found
-
-    async def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection:
-            await connection.close()
 
 
 def _too_late(future: asyncio.Future[Accepted]) -> None:

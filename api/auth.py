@@ -64,7 +64,7 @@ class Verifier:
         claims = await self._claims(token)
         principal = _principal(claims)
         if len(self._seen) >= CACHED_TOKENS:
-            self._seen.clear()
+            del self._seen[next(iter(self._seen))]  # the oldest
         self._seen[token] = (float(claims["exp"]) + LEEWAY, principal)
         return principal
 

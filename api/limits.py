@@ -1,12 +1,10 @@
 """Bounds on what one user, and all together, may ask for."""
 
 import asyncio
+import time
 from typing import Final
 
 import structlog
-from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.problems import Problem
@@ -20,15 +18,19 @@ BACKLOG_LOOK_SECONDS: Final = 1.0
 
 
 class Rates:
-    """Requests a second and user, in this process.
+    """Requests of each user in each second, in this process.
+
+    A dictionary that is thrown away with its second costs a third of a microsecond a request; the memory storage of
+    the library `limits`, which walks all users' keys a hundred times a second, cost as much as accepting a request.
 
     Args:
         per_second: 0 turns it off.
     """
 
     def __init__(self, per_second: int) -> None:
-        self._item = RateLimitItemPerSecond(per_second) if per_second else None
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._per_second = per_second
+        self._second = 0
+        self._counts: dict[str, int] = {}
 
     def count(self, user_id: str) -> None:
         """Count one request.
@@ -36,7 +38,13 @@ class Rates:
         Raises:
             Problem: `rate_limited`.
         """
-        if self._item and not self._limiter.hit(self._item, user_id):
+        if not self._per_second:
+            return
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._counts = second, {}
+        count = self._counts[user_id] = self._counts.get(user_id, 0) + 1
+        if count > self._per_second:
             raise Problem("rate_limited", headers={"Retry-After": "1"})
 
 

@@ -4,19 +4,21 @@ Without Redis, or where its word is lost, the hub looks in Postgres by itself, a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 import redis.asyncio as redis
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from api.connection import OwnConnection
 from db import queries
+from db.engine import driver_sql
 from db.lifecycle import TaskState
 from db.queries import TaskView
+from db.settings import DatabaseSettings
 from workers.messages import FINISHED_CHANNEL, unpack_ids
 
 log = structlog.get_logger("results")
@@ -24,6 +26,11 @@ log = structlog.get_logger("results")
 LOOK_SECONDS: Final = 2.0  # between looks while Redis speaks: only a lost word makes anyone wait for one
 DEAF_LOOK_SECONDS: Final = 0.2  # without Redis
 READ_LIMIT: Final = 500  # tasks in one statement
+READ_SECONDS: Final = 2.0
+
+# Read on the driver's own connection: these two serve all who wait.
+_TASKS_BY_ID, _TASK_CONSTANTS = driver_sql(queries.TASKS_BY_ID)
+_FINISHED_AMONG, _FINISHED_CONSTANTS = driver_sql(queries.FINISHED_AMONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +59,13 @@ class Results:
     """The waiting requests of one API process.
 
     Args:
-        engine: to read results from.
+        settings: names Postgres, where results are read.
         redis_url: where workers publish which tasks are finished.
         heard: is told of all tasks that are finished, whoever waits for them.
     """
 
-    def __init__(self, engine: AsyncEngine, redis_url: str, heard: Callable[[list[UUID]], None]) -> None:
-        self._engine = engine
+    def __init__(self, settings: DatabaseSettings, redis_url: str, heard: Callable[[list[UUID]], None]) -> None:
+        self._connection = OwnConnection(settings, "results")
         self._redis_url = redis_url
         self._heard_of = heard
         self._waiting: dict[UUID, set[asyncio.Future[TaskView | None]]] = {}
@@ -98,6 +105,10 @@ class Results:
     def deaf(self) -> bool:
         """Whether Redis is out of reach."""
         return self._deaf
+
+    async def hang_up(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
 
     def close(self) -> None:
         """Let everyone who waits go with what they have."""
@@ -140,32 +151,35 @@ class Results:
 
     async def tell(self) -> None:
         """Read what was heard of, and now and then look for words that were lost; wake who waits. For ever."""
+        clock = asyncio.get_running_loop().time
+        looked = clock()
         while True:
-            try:
-                async with asyncio.timeout(DEAF_LOOK_SECONDS if self._deaf else LOOK_SECONDS):
+            look_at = looked + (DEAF_LOOK_SECONDS if self._deaf else LOOK_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(look_at):
                     await self._wake.wait()
-            except TimeoutError:
-                await self._attempt(self._look)
             self._wake.clear()
-            if self._finished:
-                await self._attempt(self._read)
+            try:
+                if clock() >= look_at:
+                    looked = clock()
+                    await self._look()
+                await self._read()
+            except Exception as error:
+                log.warning("results not read, trying again", tasks=len(self._waiting), error=repr(error))
+                await asyncio.sleep(DEAF_LOOK_SECONDS)
 
-    async def _attempt(self, step: Callable[[AsyncConnection], Awaitable[None]]) -> None:
-        try:
-            async with asyncio.timeout(2), self._engine.connect() as connection:
-                await step(connection)
-        except Exception as error:
-            log.warning("results not read, trying again", tasks=len(self._waiting), error=repr(error))
-            await asyncio.sleep(DEAF_LOOK_SECONDS)
-
-    async def _look(self, connection: AsyncConnection) -> None:
+    async def _look(self) -> None:
         for some in chunked(list(self._waiting)):
-            self._finished.update((await connection.execute(queries.FINISHED_AMONG, {"task_ids": some})).scalars())
+            rows = await self._connection.fetch(
+                _FINISHED_AMONG, {**_FINISHED_CONSTANTS, "task_ids": some}, READ_SECONDS
+            )
+            self._finished.update(row[0] for row in rows)
 
-    async def _read(self, connection: AsyncConnection) -> None:
+    async def _read(self) -> None:
         """An id is dropped only after its result was read, so that an outage loses no one."""
         for some in chunked([task_id for task_id in self._finished if task_id in self._waiting]):
-            for row in await connection.execute(queries.TASKS_BY_ID, {"task_ids": some}):
+            parameters = {**_TASK_CONSTANTS, "task_ids": some}
+            for row in await self._connection.fetch(_TASKS_BY_ID, parameters, READ_SECONDS):
                 task = queries.task_view(row)
                 for future in self._waiting.get(task.id, ()):
                     if task.state is not TaskState.PENDING and not future.done():

@@ -49,7 +49,7 @@ class State:
             reader=reader,
             doorbells=doorbells,
             acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds),
-            results=Results(reader, str(settings.redis_url), doorbells.answered),
+            results=Results(settings, str(settings.redis_url), doorbells.answered),
             backlog=Backlog(reader, settings.backlog_limit),
             rates=Rates(settings.rate_limit),
             verifier=Verifier(settings),
@@ -82,6 +82,7 @@ class State:
                 with suppress(asyncio.CancelledError):
                     await loop
             await self.acceptor.close()
+            await self.results.hang_up()
             await self.doorbells.close()
             await self.engine.dispose()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, Connection
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, ClauseElement, Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -90,6 +90,12 @@ async def async_connection(settings: DatabaseSettings, name: str) -> AsyncConnec
     """A connection of one's own in autocommit, where one statement is one transaction."""
     url = database_url(settings).set(drivername="postgresql").render_as_string(hide_password=False)
     return await AsyncConnection.connect(url, autocommit=True, **_connect_args(name))
+
+
+def driver_sql(statement: ClauseElement) -> tuple[str, dict[str, Any]]:
+    """A statement for psycopg itself: its text with named parameters, and those of them that it brings along."""
+    compiled = statement.compile(dialect=create_engine("postgresql+psycopg://").dialect)
+    return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
 
 
 # SQLSTATE classes: connection exception, insufficient resources, operator intervention without query_canceled.
