@@ -142,8 +142,9 @@ export class CheckoutSessions extends EventTarget {
   #storage;
   /** @type {Promise<unknown>} */
   #queue = Promise.resolve();
-  /** @type {{name: string, promise: Promise<Session | null>} | null} */
-  #last = null;
+  /** @type {Map<string, Promise<Session | null>>} */
+  #queued = new Map();
+  #last = "";
   /** @type {Wish | null} the one to repeat on `retry` */
   #failed = null;
   #readAt = 0;
@@ -188,11 +189,13 @@ export class CheckoutSessions extends EventTarget {
    */
   start(sessionId) {
     return this.#enqueue("start", "validate", async () => {
-      let session = null;
-      for (const wish of this.#storage.wishes()) session = await this.#fulfil(wish);
-      session ??= await this.#find(sessionId ?? this.#storage.sessionId);
-      this.#set({ ready: true });
-      return session;
+      try {
+        let session = null;
+        for (const wish of this.#storage.wishes()) session = await this.#fulfil(wish);
+        return session ?? (await this.#find(sessionId ?? this.#storage.sessionId));
+      } finally {
+        this.#set({ ready: true });
+      }
     });
   }
 
@@ -278,21 +281,24 @@ export class CheckoutSessions extends EventTarget {
 
   /** @param {Kind} kind @param {Record<string, unknown>} body @returns {Promise<Session | null>} */
   #wish(kind, body) {
-    return this.#enqueue(kind + JSON.stringify(body), kind, () => {
-      const shown = this.#state.session;
-      const session = kind === "create" ? null : (shown?.id ?? this.#storage.sessionId);
+    const shown = this.#state.session;
+    return this.#enqueue(kind + JSON.stringify(body), kind, async () => {
+      const live = this.#state.session;
+      const session = kind === "create" ? null : (live?.id ?? this.#storage.sessionId);
       if (!session && kind !== "create") return this.#find(null);
-      return this.#fulfil({ key: newKey(), kind, session, body, at: Date.now(), shown });
+      const wish = { key: newKey(), kind, session, body, at: Date.now(), shown };
+      return this.#fulfil(live && session ? await this.#onto(live, wish) : wish);
     });
   }
 
   /**
-   * One after the other; what is asked twice in a row, as by a double click, is done once.
+   * One after the other. What is asked twice in a row, as by a double click, is done once; a payment in any case.
    * @param {string} name @param {Kind | "validate"} doing @param {() => Promise<Session | null>} work
    * @returns {Promise<Session | null>}
    */
   #enqueue(name, doing, work) {
-    if (this.#last?.name === name) return this.#last.promise;
+    const queued = this.#queued.get(name);
+    if (queued && (name === this.#last || doing === "complete")) return queued;
     const promise = this.#queue.then(async () => {
       this.#arm();
       const { notice } = this.#state;
@@ -303,11 +309,12 @@ export class CheckoutSessions extends EventTarget {
         return this.#closing.signal.aborted ? null : this.#fail(error);
       } finally {
         clearTimeout(this.#slow);
-        if (this.#last?.promise === promise) this.#last = null;
+        if (this.#queued.get(name) === promise) this.#queued.delete(name);
         this.#set({ doing: null, trouble: null });
       }
     });
-    this.#last = { name, promise };
+    this.#last = name;
+    this.#queued.set(name, promise);
     this.#queue = promise;
     return promise;
   }
@@ -339,6 +346,7 @@ export class CheckoutSessions extends EventTarget {
       try {
         const session = await this.#send(wish);
         this.#forget(wish);
+        if (!stands(session)) return await this.#heal(session.id, session.successor_id); // overtaken by another tab
         return this.#adopt(session, wish.kind === "recover" && session.id !== wish.session ? "recovered" : undefined);
       } catch (error) {
         if (!(error instanceof CheckoutError)) throw error;
@@ -410,8 +418,7 @@ export class CheckoutSessions extends EventTarget {
     }
     try {
       const session = await this.#read(id);
-      const stands = session.valid || session.status === "completed";
-      return stands ? this.#adopt(session) : await this.#heal(id, session.successor_id);
+      return stands(session) ? this.#adopt(session) : await this.#heal(id, session.successor_id);
     } catch (error) {
       if (error instanceof CheckoutError && error.problem.code === "session_not_found") return this.#heal(id, null);
       throw error;
@@ -630,6 +637,9 @@ class Kept {
     }
   }
 }
+
+/** @param {Session} session */
+const stands = (session) => session.valid || session.status === "completed";
 
 /** Not `crypto.randomUUID`, which plain HTTP does not have. */
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");

@@ -75,15 +75,17 @@ async function add(coffee) {
 }
 
 async function pay() {
-  const contact = Object.fromEntries(new FormData(form));
   const { session } = checkout.state;
   if (!session) return;
-  if (JSON.stringify(contact) !== JSON.stringify(session.data.contact)) save();
-  await checkout.complete(String(session.data.payment ?? `pay_${session.id}`));
+  const known = /** @type {Record<string, unknown>} */ (session.data.contact ?? {});
+  const saved = [...new FormData(form)].every(([name, value]) => known[name] === value) ? session : await save();
+  if (saved?.package !== session.package) return; // it went on elsewhere: the shopper looks again first
+  await checkout.complete(String(saved.data.payment ?? `pay_${saved.id}`));
 }
 
-function save() {
-  if (checkout.state.session?.valid) checkout.navigate(null, { contact: Object.fromEntries(new FormData(form)) });
+async function save() {
+  if (!checkout.state.session?.valid) return null;
+  return checkout.navigate(null, { contact: Object.fromEntries(new FormData(form)) });
 }
 
 function paint() {

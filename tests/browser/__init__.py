@@ -1,0 +1,1 @@
+"""The demo shop in a real browser, over the real stack."""
