@@ -26,8 +26,9 @@ class HotRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler that serves requests."""
         endpoint = self.endpoint
-        signature = inspect.signature(endpoint, eval_str=True)
-        parts = {name: _part(name, parameter) for name, parameter in signature.parameters.items()}
+        # The body last: of who may not ask, nothing is parsed.
+        parameters = sorted(inspect.signature(endpoint, eval_str=True).parameters.values(), key=_takes_body)
+        parts = {parameter.name: _part(parameter) for parameter in parameters}
 
         async def handle(request: Request) -> Response:
             response: Response = await endpoint(**{name: await part(request) for name, part in parts.items()})
@@ -36,23 +37,22 @@ class HotRoute(APIRoute):
         return handle
 
 
-def _part(name: str, parameter: inspect.Parameter) -> Part:
-    annotation = parameter.annotation
+def _part(parameter: inspect.Parameter) -> Part:
+    name, annotation = parameter.name, parameter.annotation
     if get_origin(annotation) is Annotated:
         for extra in get_args(annotation)[1:]:
             if isinstance(extra, Depends) and extra.dependency is not None:
                 return SHORT_WAYS.get(extra.dependency, extra.dependency)
     if annotation is str:
         return _path_part(name)
-    optional = parameter.default is None
-    model = next((kind for kind in (annotation, *get_args(annotation)) if _is_model(kind)), None)
-    if model is None:
+    if not _takes_body(parameter):
         raise TypeError(f"a hot route cannot take {name}: {annotation}")
-    return _body(TypeAdapter(annotation), optional)
+    return _body(TypeAdapter(annotation), optional=parameter.default is None)
 
 
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+def _takes_body(parameter: inspect.Parameter) -> bool:
+    kinds = (parameter.annotation, *get_args(parameter.annotation))
+    return any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
 
 
 def _path_part(name: str) -> Part:

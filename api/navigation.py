@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import schemas
 from api.auth import Authenticated, Principal
+from api.hot import HotRoute
 from api.ids import known_id
 from api.limits import BODY_LIMIT
 from api.problems import Problem, unavailable
@@ -25,7 +26,7 @@ from db.models import CheckoutSession
 from db.queries import SessionView
 
 log = structlog.get_logger("sessions")
-router = APIRouter(prefix="/api/sessions", tags=["sessions"])
+router = APIRouter(prefix="/api/sessions", tags=["sessions"], route_class=HotRoute)
 
 
 @router.patch(
