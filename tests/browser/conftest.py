@@ -100,7 +100,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture
 def shopper(shop: Shop, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Shopper]:
-    """A new user in a new profile, in a shop that works. Parametrize it indirectly with options of the browser's context."""
+    """A new user in a new profile, in a shop that works. Its parameters are options of the browser's context."""
     shop.mend()
     user = f"demo-{next(_users)}-{os.getpid()}"
     options = {"viewport": {"width": 1380, "height": 900}, "reduced_motion": "reduce"}

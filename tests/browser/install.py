@@ -29,21 +29,26 @@ def main() -> int:
     """Install what is missing."""
     missing = [name for name in ("chromium", "npm") if shutil.which(name) is None]
     if missing and not _apt(missing):
-        print(f"The browser tests are skipped: install {' and '.join(missing)} to run them.")
+        _say(f"The browser tests are skipped: install {' and '.join(missing)} to run them.")
         return 1 if os.environ.get("CI") else 0
     if not has_modules():
         command = ["npm", "ci", "--prefix", str(WEB), "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
         if subprocess.run(command, check=False).returncode:
-            print("The tests of the client's types and of accessibility are skipped: npm reaches no registry.")
+            _say("The tests of the client's types and of accessibility are skipped: npm reaches no registry.")
             return 1 if os.environ.get("CI") else 0
         (MODULES / ".package-lock.json").touch()
     return 0
 
 
+def _say(sentence: str) -> None:
+    sys.stdout.write(sentence + "\n")
+    sys.stdout.flush()
+
+
 def _apt(packages: list[str]) -> bool:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
-    print(f"Installing {' and '.join(packages)} from Debian ...", flush=True)
+    _say(f"Installing {' and '.join(packages)} from Debian ...")
     quiet = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in ([*quiet, "update"], [*quiet, "install", "-y", "--no-install-recommends", *packages]):

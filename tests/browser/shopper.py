@@ -14,7 +14,7 @@ ARTIFACTS: Final = ROOT / "artifacts" / "browser"
 ADA: Final = {"name": "Ada Lovelace", "email": "ada@example.org", "street": "Mill Lane 3", "postcode": "12345"} | {
     "town": "Bath"
 }
-HEADINGS: Final = {
+HEADINGS: Final[dict[str, str | re.Pattern[str]]] = {
     "add": "Good coffee, there before you run out",
     "packages": "How much coffee do you drink?",
     "checkout": "Where should it go?",

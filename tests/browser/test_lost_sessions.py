@@ -90,7 +90,7 @@ def test_paid_for_what_was_shown_though_another_cart_is_live(shopper: Shopper) -
     assert (package, data["coffee"]) == ("duo", "sidama")
 
 
-@pytest.mark.parametrize("stored", ["01a20ce3-bc08-7644-9f29-4493e6ffdb57", "cs_old_shop_17", "no / such? #id"])
+@pytest.mark.parametrize("stored", ["01a20ce3-bc08-7644-9f29-4493e6ffdb57", "cs_old_shop_17"])
 def test_an_unknown_id_in_storage(shopper: Shopper, stored: str) -> None:
     shopper.context.add_init_script(
         f"if (!sessionStorage.once) sessionStorage.once = localStorage['checkout.session'] = '{stored}'"
@@ -104,6 +104,17 @@ def test_an_unknown_id_in_storage(shopper: Shopper, stored: str) -> None:
     shopper.hears_nothing()
     shopper.add()
     assert shopper.sessions() == [("duo", "active", "created")]
+
+
+@pytest.mark.parametrize("stored", ["no / such? #id", "..", ""])
+def test_no_id_at_all_in_storage(shopper: Shopper, stored: str) -> None:
+    shopper.context.add_init_script(f"localStorage['checkout.session'] ??= '{stored}'")
+    shopper.visit("/checkout")
+    shopper.sees("add")
+    shopper.hears("You have no open checkout. Choose a coffee to begin.")
+    shopper.add()
+    shopper.hears_nothing()
+    assert shopper.tasks() == [("create", "SUCCESS", None)]
 
 
 def test_an_unknown_id_in_storage_while_another_session_lives(shopper: Shopper) -> None:

@@ -192,7 +192,7 @@ export class CheckoutSessions extends EventTarget {
       try {
         let session = null;
         for (const wish of this.#storage.wishes()) session = await this.#fulfil(wish);
-        return session ?? (await this.#find(sessionId ?? this.#storage.sessionId));
+        return session ?? (await this.#find(addressable(sessionId) ?? this.#storage.sessionId));
       } finally {
         this.#set({ ready: true });
       }
@@ -578,7 +578,7 @@ class Kept {
 
   /** @returns {string | null} */
   get sessionId() {
-    return this.#get("session");
+    return addressable(this.#get("session"));
   }
 
   set sessionId(id) {
@@ -637,6 +637,9 @@ class Kept {
     }
   }
 }
+
+/** What cannot be part of a path is no id, whatever left it in storage or in a link. @param {string | null} [id] */
+const addressable = (id) => (id && /^[^/\\.][^/\\]*$/.test(id) ? id : null);
 
 /** @param {Session} session */
 const stands = (session) => session.valid || session.status === "completed";

@@ -15,14 +15,14 @@ const BUTTONS = /** @type {Record<string, string>} */ ({
   fix: "All right",
 });
 
-/** @param {State} state @param {string} shown the step */
-export function render(state, shown) {
+/** @param {State} state @param {string} shown the step @param {State["notice"]} hint the shop's own */
+export function render(state, shown, hint) {
   const page = state.ready ? shown : "wait";
   for (const step of [...STEPS, "wait"]) byId(`page-${step}`).hidden = step !== page;
   byId("main").setAttribute("aria-busy", String(state.doing !== null));
   document.body.dataset.doing = state.doing ?? "";
   renderSteps(state, shown);
-  renderNotice(state);
+  renderNotice(state, hint);
   renderCoffees(state);
   renderPackages(state.session);
   if (state.session) renderOrder(state.session);
@@ -43,9 +43,9 @@ function renderSteps({ session }, shown) {
   }
 }
 
-/** @param {State} state */
-function renderNotice({ trouble, notice }) {
-  const said = trouble ?? notice;
+/** @param {State} state @param {State["notice"]} hint */
+function renderNotice({ trouble, notice }, hint) {
+  const said = trouble ?? notice ?? hint;
   const box = byId("notice");
   box.className = `notice ${said ? (trouble ? "trouble" : said.tone) : ""}`;
   const button = said && !trouble && h("button", { type: "button", "data-next": said.next }, BUTTONS[said.next] ?? "All right");

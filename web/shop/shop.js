@@ -12,8 +12,19 @@ import { openCheckout } from "./visitor.js";
 const PATHS = { add: "/", packages: "/packages", checkout: "/checkout", done: "/done" };
 const TITLES = { add: "Coffees", packages: "Package", checkout: "Checkout", done: "Thank you" };
 
+/** @type {import("/client/checkout-sessions.js").Notice} */
+const NOTHING_OPEN = {
+  code: "nothing_open",
+  message: "You have no open checkout. Choose a coffee to begin.",
+  tone: "info",
+  next: "continue",
+};
+
 export const checkout = openCheckout();
 const form = /** @type {HTMLFormElement} */ (byId("contact"));
+
+/** @type {import("/client/checkout-sessions.js").Notice | null} why the shop itself moved the shopper */
+let hint = null;
 
 /** @type {Step} */
 let shown = stepOf(location.pathname);
@@ -35,6 +46,8 @@ function allowed(wanted) {
 /** @param {Step} wanted @param {boolean} [replace] the address, since the shopper did not ask to move */
 export function show(wanted, replace = false) {
   const step = allowed(wanted);
+  if (step === "add" && wanted !== step) hint = NOTHING_OPEN;
+  else if (!replace) hint = null;
   if (location.pathname !== PATHS[step]) {
     if (replace) history.replaceState(null, "", PATHS[step]);
     else history.pushState(null, "", PATHS[step]);
@@ -89,7 +102,7 @@ async function save() {
 }
 
 function paint() {
-  render(checkout.state, shown);
+  render(checkout.state, shown, hint);
 }
 
 function changed() {
@@ -117,7 +130,7 @@ document.addEventListener("click", (event) => {
   if (go) rendered(event, "navigate", move(/** @type {Step} */ (go)));
   if (coffee) rendered(event, checkout.state.session?.valid ? "navigate" : "create", add(coffee));
   if (choose && choose !== checkout.state.session?.package) rendered(event, "renew", checkout.changePackage(choose));
-  if (next) (ACTIONS[next] ?? (() => checkout.dismiss()))(next);
+  if (next) (ACTIONS[next] ?? (() => (checkout.dismiss(), show(shown))))(next);
 });
 form.addEventListener("change", save);
 form.addEventListener("submit", (event) => {
