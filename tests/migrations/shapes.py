@@ -235,6 +235,7 @@ PAYMENTS = Shape(
         origin text NOT NULL CHECK (origin <> 'robot'),
         older_origin text
     );
+    CREATE POLICY paid ON checkout_sessions USING (stripe_session_id LIKE 'cs_%');
     INSERT INTO checkout_sessions VALUES
         ('{session(1)}', '{A}', 'completed', 'gold', 1, 'pay', '{{}}', 'pi_1', 'cs_1', '2026-01-01', NULL,
             '2026-01-01 10:00Z', 'web', NULL),
@@ -261,7 +262,7 @@ PAYMENTS = Shape(
         session(6): {"status": "completed", "payment_reference": "pi_6"},
         session(7): {"status": "completed", "user_id": "", "payment_reference": "cs_6"},
     },
-    said=("Unknown words", "['cancelled', 'paid']", "completed without a payment reference"),
+    said=("policy paid is dropped", "Unknown words", "['cancelled', 'paid']", "completed without a payment reference"),
     left=("package_id", "payment_intent_id", "stripe_session_id"),
 )
 

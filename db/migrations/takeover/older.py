@@ -155,8 +155,9 @@ FUNCTION: Final = "SELECT pg_get_functiondef(to_regprocedure(quote_ident(current
 
 
 def read(connection: Connection) -> Older | None:
-    """The table of the current schema, if there is one."""
+    """The table of the current schema, if there is one, locked."""
     for flags in _rows(connection, FLAGS):
+        connection.execute(text(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE"))
         constraints = [Constraint(**row) for row in _rows(connection, CONSTRAINTS)]
         return Older(
             **flags,

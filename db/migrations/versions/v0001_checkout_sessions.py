@@ -1,5 +1,31 @@
 """Create everything: sessions with their lines, accepted tasks, maintenance runs, daily counts.
 
+Where a `checkout_sessions` table is there already, that of a shop before this service, it is taken over with its rows,
+in place (`db/migrations/takeover`, which belongs to this revision alone):
+
+- A column of the wanted type whose values can stay is kept, renamed if need be (`session_data` becomes `data`). Every
+  other older column stays with its data, as `older_...` where its name is wanted. What would refuse new rows (NOT NULL,
+  CHECK, UNIQUE, own foreign keys, triggers) is taken off; foreign keys of other tables stay, unless the ids' type
+  changes. Policies on `user_id` and `status` are rewritten to read the new columns; views go on to read the older ones.
+- `id`: a text that is no UUID becomes `md5(id)::uuid`. `user_id` becomes text; a row without one belongs to nobody: it
+  gets `''`, and is invalidated if it was active.
+- `status`: case and blanks aside. An unknown word becomes `invalidated`, but `completed` with a `completed_at`: it may
+  be an order. Of several active sessions of a user the newest stays active, the others become `invalidated`.
+- Times without a zone are UTC. Without `expires_at` a session lasts 24 hours; a completed one without `completed_at`
+  was completed when it was created.
+- `payment_reference` comes from the column that holds a payment's or a Stripe session's id, of completed sessions only;
+  of several with the same one the newest keeps it. Where a completed one has none, the CHECK binds new rows only.
+- Each older row is a line of its own.
+
+The statement that undoes a step is noted with it in `checkout_sessions_undo`; `downgrade` walks these back. An older
+table gets its columns, types, constraints, indexes, triggers and policies back, and its rows exactly; rows that the new
+code has made or changed are brought into its shape, `invalidated` as `expired`. A value that it cannot hold gives way
+to one that says nothing, and a constraint that new rows break binds new rows only, or stays away: a warning names each.
+Tables that this migration has made are dropped.
+
+The older table is locked and rewritten: a transaction that was open before and reads it only afterwards at REPEATABLE
+READ finds it empty, as after any rewrite (PostgreSQL, 13.6).
+
 Revision ID: 0001
 Revises:
 """
@@ -164,7 +190,6 @@ def upgrade() -> None:
         )
         run(connection, INDEXES)
     else:
-        run(connection, "LOCK TABLE checkout_sessions IN ACCESS EXCLUSIVE MODE")
         takeover = Takeover(steps, older, COLUMNS, CONSTRAINTS, INDEXES)
         takeover.execute()
     steps.later(function(connection) or "DROP FUNCTION set_updated_at()", "The function set_updated_at() stays")
