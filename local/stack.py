@@ -22,7 +22,7 @@ from local.supervision import SOCKET_PATH_LIMIT, STOP_SECONDS, Program, Supervis
 
 ROOT = Path(__file__).parent.parent
 READY_SECONDS = 90.0
-CRASHES = 4  # starts of one process before it is ready: it will not get there
+CRASHES = 3  # starts of one process before all is ready: it will not get there
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 0.5
 

@@ -15,6 +15,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 CONFIGURATION = "supervisord.conf"
 SERVERS, SERVICE = 10, 20  # started in this order, stopped in the other
+STEADY_SECONDS = 3  # who ends sooner has failed to start: it is tried again after a while that grows
 STOP_SECONDS = 10  # then SIGKILL; what a task had not committed is done again
 SOCKET_PATH_LIMIT = 100  # the kernel's is 107 bytes, and supervisord adds its process id for a moment
 
@@ -74,6 +75,7 @@ class Supervisor:
             "priority": str(SERVERS),
             "autostart": str(program.is_server).lower(),  # the rest waits for the migrations
             "autorestart": "true",
+            "startsecs": str(STEADY_SECONDS),
             "startretries": "1000000",  # never give up: what it waits for may be back any minute
             "stopsignal": program.stop_signal.name.removeprefix("SIG"),
             "stopwaitsecs": str(STOP_SECONDS),

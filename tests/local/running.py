@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import psutil
@@ -24,7 +25,12 @@ class Running:
     """One stack in one state folder."""
 
     def __init__(
-        self, folder: Path, *arguments: str, python: str = sys.executable, root: Path = ROOT, **environment: str
+        self,
+        folder: Path,
+        *arguments: str,
+        python: str = sys.executable,
+        root: Path = ROOT,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.arguments = [python, *(arguments or STANDINS)]

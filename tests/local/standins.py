@@ -15,16 +15,22 @@ from local import up
 from local.processes import Process
 
 MODULE = "-m tests.local.standins"
+REFUSAL = """-c 'raise SystemExit("This one refuses.")'"""
 
 
-def run(migrate: str = "migrate", worker: str = "worker") -> int:
-    """`make up` with these."""
-    processes = (
-        Process("api", f"{MODULE} api", probe="/readyz"),
-        Process("worker", f"{MODULE} {worker}"),
-        Process("flower", f"{MODULE} flower {{flower_port}} {{state}}", probe="/healthcheck"),
-    )
-    return up.main(Process("migrate", f"{MODULE} {migrate}"), processes)
+def run(refusing: str = "") -> int:
+    """`make up` with these, one of which may refuse to run."""
+    commands = {
+        "migrate": f"{MODULE} migrate",
+        "api": f"{MODULE} api",
+        "worker": f"{MODULE} worker",
+        "flower": f"{MODULE} flower {{flower_port}} {{state}}",
+    }
+    if refusing:
+        commands[refusing] = REFUSAL
+    probes = {"api": "/readyz", "flower": "/healthcheck"}
+    migrate, *processes = (Process(name, words, probes.get(name)) for name, words in commands.items())
+    return up.main(migrate, processes)
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -66,8 +72,6 @@ def main(name: str, *arguments: str) -> int:
             serve(int(arguments[0]))
         case "worker":
             signal.pause()
-        case _:
-            sys.exit("This one refuses.")
     return 0
 
 
