@@ -2,7 +2,7 @@
 
 import argparse
 
-from benchmarks import compare, report
+from benchmarks import compare, large, report, upkeep
 from benchmarks.load import need_wrk
 from benchmarks.systems import CHOICES, LOADS
 
@@ -20,10 +20,25 @@ def main() -> None:
     one.add_argument("--as-chosen", action="store_true", help="do not measure which numbers of processes serve best")
     one.add_argument("--set", action="append", default=[], metavar="SYSTEM.KEY=VALUE", help="e.g. ours.api=2")
     one.add_argument("--out", help="folder for the results; without it they are only printed")
+    two = commands.add_parser("large", help="tables of millions of sessions against an empty one")
+    two.add_argument("--rows", default="0,1000000", help="%(default)s; the first is what the others are compared with")
+    two.add_argument("--rounds", type=int, default=5)
+    two.add_argument("--seconds", type=int, default=3)
+    two.add_argument("--out")
+    three = commands.add_parser("upkeep", help="the sweeps against one raw statement, and what shoppers notice")
+    three.add_argument("--rows", type=int, default=1_000_000, help="%(default)s to expire, and as many to delete")
+    three.add_argument("--rounds", type=int, default=5)
+    three.add_argument("--seconds", type=int, default=10, help="of one measurement of completes")
+    three.add_argument("--out")
     options = parser.parse_args()
     need_wrk()
     if options.command == "compare":
         _compare(options)
+    elif options.command == "large":
+        found = large.large([int(n) for n in options.rows.split(",")], options.rounds, options.seconds)
+        large.report(found, options.out)
+    elif options.command == "upkeep":
+        upkeep.report(upkeep.upkeep(options.rows, options.rounds, options.seconds), options.out)
 
 
 def _compare(options: argparse.Namespace) -> None:

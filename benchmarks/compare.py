@@ -2,12 +2,12 @@
 
 import itertools
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.folder import temporary_folder
 from benchmarks.measure import Measurement, measure
 from benchmarks.requests import creates
 from benchmarks.servers import Servers, servers
@@ -52,26 +52,22 @@ def compare(
         choices: by system; None measures the candidates first.
     """
     names = list(dict.fromkeys(LOADS[load][0] for load in loads))
-    with tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
-        with servers(folder / "servers") as both:
-            requests = creates(folder / "requests")
-            databases = {name: both.database(name) for name in names}
-            result = Comparison(
-                clients, loads, choices or dict(CHOICES), rounds, seconds, both.settings(), both.versions()
-            )
-            if choices is None:
-                result.tried = {name: _tried(name, both, databases[name], requests, say) for name in names}
-                result.choices = {name: best(tried) for name, tried in result.tried.items()}
-            with ExitStack() as stack:
-                systems = {
-                    name: stack.enter_context(running(name, result.choices[name], both, databases[name], folder))
-                    for name in names
-                }
-                for name in names:  # plans, caches and connections
-                    target = next(LOADS[load][1] for load in loads if LOADS[load][0] == name)
-                    measure(systems[name], target, both, requests, 32, min(2, seconds))
-                _rounds(result, systems, both, requests, say)
+    with temporary_folder() as folder, servers(folder / "servers") as both:
+        requests = creates(folder / "requests")
+        databases = {name: both.database(name) for name in names}
+        result = Comparison(clients, loads, choices or dict(CHOICES), rounds, seconds, both.settings(), both.versions())
+        if choices is None:
+            result.tried = {name: _tried(name, both, databases[name], requests, say) for name in names}
+            result.choices = {name: best(tried) for name, tried in result.tried.items()}
+        with ExitStack() as stack:
+            systems = {
+                name: stack.enter_context(running(name, result.choices[name], both, databases[name], folder))
+                for name in names
+            }
+            for name in names:  # plans, caches and connections
+                target = next(LOADS[load][1] for load in loads if LOADS[load][0] == name)
+                measure(systems[name], target, both, requests, 32, min(2, seconds))
+            _rounds(result, systems, both, requests, say)
     return result
 
 

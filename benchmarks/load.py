@@ -6,7 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ MISSING = (
     "The benchmarks need wrk, the load generator: `apt-get install -y wrk` (Debian, Ubuntu), or put it on the PATH."
 )
 
+PATIENCE = 32  # seconds
+
 
 @dataclass(frozen=True)
 class Target:
@@ -26,11 +28,15 @@ class Target:
         status: of success; every other one is a failure.
         key: of the session's id in the answer.
         prefer: the Prefer header, or nothing.
+        once: whether each answer names another session.
+        state: of the session afterwards, if that can be told.
     """
 
     status: int
     key: str
     prefer: str = ""
+    once: bool = True
+    state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ def run(
 ) -> Sample:
     """Send requests for `seconds`, spread over the API processes at `ports`.
 
+    Where nothing at all was answered in that time, it is tried for twice as long.
+
     Args:
         requests: a file of them (`benchmarks.requests`), begun anew at its end.
         offset: how many of them to skip; any number if None.
@@ -104,7 +112,9 @@ def run(
     assert done.returncode == 0, done.stderr
     head, *lines = out.with_suffix(".latencies").read_text().splitlines()
     duration, count, answered, wrong, status, socket = map(int, head.split())
-    assert count > 0, "nothing was answered"
+    if count == 0 and seconds < PATIENCE:
+        return run(target, ports, requests, clients, 2 * seconds, offset, pause)
+    assert count > 0, f"nothing was answered in {seconds} s"
     assert (answered, wrong, status, socket) == (count, 0, 0, 0), f"{head}: {done.stderr[:500]}"
     corrected = {int(value): int(many) for value, many in map(str.split, lines)}
     counts = uncorrected(corrected, duration // (count // clients) if count >= clients else 0)
@@ -117,8 +127,3 @@ def run(
         cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         ids=[line for n in range(len(used)) for line in out.with_suffix(f".ids.{n + 1}").read_text().split()],
     )
-
-
-def missing(ids: Iterable[str], found: Iterable[str]) -> set[str]:
-    """Ids that were answered and are not there."""
-    return set(ids) - set(found)

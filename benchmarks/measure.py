@@ -48,23 +48,30 @@ def _rounded(value: Any) -> Any:
 
 
 def measure(
-    system: System, target: Target, servers: Servers, requests: Path, clients: int, seconds: int
+    system: System,
+    target: Target,
+    servers: Servers,
+    requests: Path,
+    clients: int,
+    seconds: int,
+    offset: int | None = None,
+    pause: int = 0,
 ) -> Measurement:
-    """Load a system and look at what it used.
+    """Load a system (see `load.run`) and look at what it used.
 
     CPU is counted until every accepted task is finished, so that what is accepted and not yet done is not free.
 
     Raises:
-        AssertionError: a request failed, or an answered session is not in the database.
+        AssertionError: a request failed, or an answered session is not in the database as it should be.
     """
-    pids = {**system.processes.pids(), "postgres": [_pid(servers.postgres)], "redis": [_pid(servers.redis)]}
+    pids = {**system.processes.pids(), "postgres": [pid_of(servers.postgres)], "redis": [pid_of(servers.redis)]}
     before = usage(pids)
-    sample = load.run(target, system.ports, requests, clients, seconds)
+    sample = load.run(target, system.ports, requests, clients, seconds, offset, pause)
     ended = time.monotonic()
     with psycopg.connect(libpq(system.database_url), autocommit=True) as connection:
         drained = _drain(connection) - ended
         after = usage(pids)
-        _check(connection, sample.ids)
+        _check(connection, target, sample.ids)
     per_thousand = 1000 / sample.requests
     return Measurement(
         rate=sample.requests / sample.seconds,
@@ -77,7 +84,8 @@ def measure(
     )
 
 
-def _pid(server: Any) -> int:
+def pid_of(server: Any) -> int:
+    """Of an embedded server."""
     assert server.process is not None
     return int(server.process.pid)
 
@@ -93,9 +101,9 @@ def _drain(connection: psycopg.Connection[Any]) -> float:
     return time.monotonic()
 
 
-def _check(connection: psycopg.Connection[Any], ids: list[str]) -> None:
-    """Each answer named a session of its own, and it is there."""
-    assert len(set(ids)) == len(ids), "two answers named the same session"
-    query = "SELECT id::text FROM checkout_sessions WHERE id = ANY(%s::uuid[])"
-    lost = load.missing(ids, (row[0] for row in connection.execute(query, [ids])))
+def _check(connection: psycopg.Connection[Any], target: Target, ids: list[str]) -> None:
+    """Each answer named a session, where it should one of its own, and it is there."""
+    assert not target.once or len(set(ids)) == len(ids), "two answers named the same session"
+    query = "SELECT id::text FROM checkout_sessions WHERE id = ANY(%s::uuid[]) AND status = coalesce(%s, status)"
+    lost = set(ids) - {row[0] for row in connection.execute(query, [ids, target.state])}
     assert not lost, f"{len(lost)} of {len(ids)} answered sessions are not in the database, e.g. {next(iter(lost))}"

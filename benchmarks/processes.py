@@ -51,16 +51,16 @@ class Processes:
         for number, command in enumerate(self._commands):
             argv = [sys.executable, "-I", "-S", str(LAUNCH), "--end-with-parent", "SIGTERM", "--"]
             env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **command.env}
-            with (self._folder / f"{command.label}-{number}.log").open("ab") as log:
+            with self._log(number).open("ab") as log:
                 popen = subprocess.Popen(
                     [*argv, sys.executable, *command.arguments.split()],
                     cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
             self._running.append((command.label, popen))
         try:
-            for command, (_, popen) in zip(self._commands, self._running, strict=True):
-                if command.ready:
-                    _wait(command.ready, popen)
+            for number, (command, (_, popen)) in enumerate(zip(self._commands, self._running, strict=True)):
+                if command.ready and not _answers(command.ready, popen):
+                    raise RuntimeError(f"{command.arguments} does not answer: {self._log(number).read_text()[-1000:]}")
         except BaseException:
             self._stop()
             raise
@@ -78,6 +78,9 @@ class Processes:
             found.setdefault(label, []).append(popen.pid)
         return found
 
+    def _log(self, number: int) -> Path:
+        return self._folder / f"{self._commands[number].label}-{number}.log"
+
     def _stop(self) -> None:
         for _, popen in self._running:
             if popen.poll() is None:
@@ -91,20 +94,20 @@ class Processes:
         self._running.clear()
 
 
-def _wait(url: str, popen: subprocess.Popen[bytes]) -> None:
+def _answers(url: str, popen: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + START_SECONDS
     while popen.poll() is None and time.monotonic() < deadline:
         try:
             urllib.request.urlopen(url, timeout=1).close()
         except urllib.error.HTTPError as error:
             if error.code < 500:
-                return
+                return True
         except OSError:
             pass
         else:
-            return
+            return True
         time.sleep(0.05)
-    raise RuntimeError(f"{popen.args!r} does not answer at {url}")
+    return False
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,16 @@ class Servers:
             connection.execute(statement.format(*map(sql.Identifier, (name, template, LOGIN))))
         return self.url_of(name)
 
+    @contextmanager
+    def copied(self, url: str, name: str) -> Iterator[str]:
+        """A copy that is gone afterwards."""
+        copy = self.copy(url, name)
+        try:
+            yield copy
+        finally:
+            with psycopg.connect(self.postgres.superuser_url, autocommit=True) as connection:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
     def url_of(self, name: str) -> str:
         """A database's URL."""
         return self.postgres.url.rsplit("/", 1)[0] + f"/{name}"

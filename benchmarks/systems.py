@@ -1,6 +1,6 @@
 """The systems that are compared: which processes each has, and how its answer is known."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,12 +79,25 @@ class System:
 
 
 @contextmanager
-def running(name: str, choice: Choice, servers: Servers, database_url: str, folder: Path) -> Iterator[System]:
-    """Start a system's processes over a database of its own."""
+def running(
+    name: str,
+    choice: Choice,
+    servers: Servers,
+    database_url: str,
+    folder: Path,
+    without: Collection[str] = (),
+    number: int = 0,
+) -> Iterator[System]:
+    """Start a system's processes over a database of its own.
+
+    Args:
+        without: labels of processes that are not started.
+        number: of its Redis database; two of the same system at once need two.
+    """
     ports = [free_port() for _ in range(choice.api)]
-    env = {"DATABASE_URL": database_url, "REDIS_URL": servers.redis_url(0), "JWT_SECRET": SECRET}
+    env = {"DATABASE_URL": database_url, "REDIS_URL": servers.redis_url(number), "JWT_SECRET": SECRET}
     commands = _COMMANDS[name](choice, ports, env, servers, folder)
-    with Processes(commands, folder) as processes:
+    with Processes([command for command in commands if command.label not in without], folder) as processes:
         yield System(name, choice, ports, database_url, processes)
 
 
@@ -100,7 +113,7 @@ def _direct(choice: Choice, ports: list[int], env: dict[str, str], _: Servers, _
 
 
 def _textbook(choice: Choice, ports: list[int], env: dict[str, str], servers: Servers, _: Path) -> list[Command]:
-    env = {**env, "REDIS_URL": servers.redis_url(1), "RESULT_URL": servers.redis_url(2), "TEXTBOOK_WAIT": choice.wait}
+    env = {**env, "REDIS_URL": servers.redis_url(14), "RESULT_URL": servers.redis_url(15), "TEXTBOOK_WAIT": choice.wait}
     worker = (
         "-m celery -A benchmarks.textbook_worker worker --without-gossip --without-mingle --without-heartbeat"
         f" --loglevel WARNING -n textbook-{{n}}@%h -c {choice.children} -P {choice.pool}"
