@@ -73,6 +73,11 @@ class StateFolder:
                     raise SetupError(f"Processes of an earlier `make up` on {self.folder} do not end: stop them first.")
                 time.sleep(0.1)
 
+    def release(self) -> None:
+        """Let others use it, as the end of this process does."""
+        if self._holder:
+            self._holder.close()
+
     @property
     def is_held(self) -> bool:
         """Whether a stack runs on it."""
