@@ -87,6 +87,13 @@ async function add(coffee) {
   if (session) show("packages");
 }
 
+/** @param {HTMLElement} card @param {string} choice */
+async function change(card, choice) {
+  card.dataset.wanted = "";
+  await checkout.changePackage(choice);
+  delete card.dataset.wanted;
+}
+
 async function pay() {
   const { session } = checkout.state;
   if (!session) return;
@@ -129,7 +136,7 @@ document.addEventListener("click", (event) => {
   const { go, add: coffee, choose, next } = target.dataset;
   if (go) rendered(event, "navigate", move(/** @type {Step} */ (go)));
   if (coffee) rendered(event, checkout.state.session?.valid ? "navigate" : "create", add(coffee));
-  if (choose && choose !== checkout.state.session?.package) rendered(event, "renew", checkout.changePackage(choose));
+  if (choose && choose !== checkout.state.session?.package) rendered(event, "renew", change(target, choose));
   if (next) (ACTIONS[next] ?? (() => (checkout.dismiss(), show(shown))))(next);
 });
 form.addEventListener("change", save);

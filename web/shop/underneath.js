@@ -23,7 +23,7 @@ export function watch(checkout) {
   });
   checkout.addEventListener("change", () => {
     const { session, doing } = checkout.state;
-    if (!session) fill(byId("facts"), [h("dd", {}, "none yet")]), fill(byId("line"), []), fill(byId("tasks"), []);
+    if (!session) fill(byId("facts"), [h("dt", {}, "status"), h("dd", {}, "none yet")]), fill(byId("line"), []), fill(byId("tasks"), []);
     if (!session || doing || session === told) return;
     told = session;
     renderFacts(checkout);
