@@ -38,9 +38,11 @@ format: install  ## what a machine can put right
 	@$(python) -m ruff format .
 
 test: lint       ## everything but the slow tests
+	@$(python) -m tests.browser.install
 	@$(python) -m pytest -m "not slow"
 
 test-full: lint  ## everything
+	@$(python) -m tests.browser.install
 	@$(python) -m pytest
 
 bench: install   ## this service beside its baselines (about half an hour); OPTIONS="--quick" for a first look
