@@ -76,7 +76,7 @@ class Acceptor:
                 an outage, perhaps it was: a repeat under the same idempotency key is safe.
         """
         if len(self._waiting) >= WAITING_LIMIT:
-            raise Problem("backlog_full", headers={"Retry-After": "2"})
+            raise Problem("backlog_full")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Accepted] = loop.create_future()
         self._waiting.append((request, future))

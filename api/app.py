@@ -1,8 +1,8 @@
 """The application: `create_app(settings)`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api import demo, health, legacy, maintenance, navigation, sessions, tasks
+from api.description import describe
 from api.edge import Edge
 from api.problems import Problem
 from api.settings import ApiSettings
@@ -18,6 +19,8 @@ from api.state import State
 log = structlog.get_logger("api")
 
 DESCRIPTION = "Keeps a shop's checkout sessions alive. Writes are accepted (202) and executed by Celery workers."
+
+ERRORS_LIMIT: Final = 10  # of a request that are listed
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -29,7 +32,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         async with parts.running():
             yield
 
-    app = FastAPI(title="checkout-sessions", description=DESCRIPTION, version="1", lifespan=lifespan)
+    app = FastAPI(
+        title="checkout-sessions", description=DESCRIPTION, version="1", lifespan=lifespan, redirect_slashes=False
+    )
     app.state.parts = parts
     for part in (sessions, navigation, tasks, maintenance, legacy, health):
         app.include_router(part.router)
@@ -38,32 +43,33 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_middleware(Edge)
+    describe(app)
     return app
-
-
-def _answer(request: Request, problem: Problem) -> Response:
-    return legacy.old_response(problem) if legacy.is_old_path(request.url.path) else problem.response()
 
 
 async def _problem(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
-    return _answer(request, problem)
+    return problem.response(request.url.path)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     """What did not fit the schema, without the values: they may be a shopper's."""
     assert isinstance(error, RequestValidationError)
-    found: list[dict[str, Any]] = [
-        {"where": ".".join(str(part) for part in one["loc"]), "why": one["msg"]} for one in error.errors()
-    ]
-    if any(one["type"] == "json_invalid" for one in error.errors()):
-        return _answer(request, Problem("malformed_json"))
-    detail = "; ".join(f"{one['where']}: {one['why']}" for one in found[:5])
-    return _answer(request, Problem("invalid_request", detail, errors=found[:20]))
+    wrong = error.errors()[:ERRORS_LIMIT]
+    if any(one["type"] == "json_invalid" for one in wrong):
+        return Problem("malformed_json").response(request.url.path)
+    found = [{"where": _where(one["loc"]), "why": one["msg"]} for one in wrong]
+    detail = "; ".join(f"{one['where']}: {one['why']}" for one in found)
+    return Problem("invalid_request", detail, errors=found).response(request.url.path)
+
+
+def _where(location: Sequence[Any]) -> str:
+    """The names of fields come from outside: any length, and lone surrogates that no UTF-8 can hold."""
+    return ".".join(str(part)[:80] for part in location).encode(errors="backslashreplace").decode()
 
 
 async def _http(request: Request, error: Exception) -> Response:
     """What the framework refuses by itself."""
     assert isinstance(error, HTTPException)
     code = {400: "malformed_json", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-    return _answer(request, Problem(code.get(error.status_code, "invalid_request"), headers=error.headers))
+    return Problem(code.get(error.status_code, "invalid_request"), headers=error.headers).response(request.url.path)

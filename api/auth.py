@@ -136,8 +136,9 @@ async def authenticated(request: Request) -> Principal:
     return principal
 
 
-async def service(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+async def service(request: Request) -> Principal:
     """The dependency of the operators' paths."""
+    principal = await authenticated(request)
     if not principal.service:
         raise Problem("forbidden", headers=_challenge("insufficient_scope"))
     return principal

@@ -55,7 +55,7 @@ class Edge:
             log.exception("request failed", path=scope["path"], request_id=scope["request_id"])
             problem = Problem("internal_error")
         if not begun:
-            await problem.response()(scope, receive, sending)
+            await problem.response(scope["path"])(scope, receive, sending)
 
 
 def _refused(method: str, headers: dict[bytes, bytes]) -> Problem | None:

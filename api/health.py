@@ -3,13 +3,15 @@
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel, Field
 
-from api.reading import read
-from api.responses import json
+from api.reading import in_time, read
+from api.responses import json, problem_responses
 from api.state import Parts
 from db import figures, queries
 
@@ -18,16 +20,41 @@ router = APIRouter(tags=["health"])
 BEHIND_SECONDS: Final = 10  # a task pending for longer means that nobody executes
 RATES_DAYS: Final = 30  # days that the two rates look back
 SCRAPE_SECONDS: Final = 5  # figures are counted this often at most, however many scrape
+COUNT_SECONDS: Final = 5  # for counting them: a scrape is in less of a hurry than a shopper
 
 
-@router.get("/healthz")
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Checks(BaseModel):
+    """`ok`, or what is wrong."""
+
+    postgres: str
+    schema_: str = Field(alias="schema")
+    redis: str
+    workers: str
+
+
+class Ready(BaseModel):
+    """Whether the service can accept, and whether what it accepts is executed soon."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    accept: bool
+    execute: bool
+    checks: Checks
+
+
+@router.get("/healthz", response_model=Live)
 async def live() -> Response:
     """The process answers."""
     return json({"status": "ok"})
 
 
-@router.get("/readyz")
-async def ready(request: Request, parts: Parts) -> Response:
+@router.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
+async def ready(parts: Parts) -> Response:
     """Can it accept (503 if not), and can what is accepted be executed? Each dependency is named."""
     checks = {"postgres": "ok", "schema": "ok", "redis": "ok", "workers": "ok"}
     try:
@@ -57,7 +84,7 @@ class _Cache:
     lock = asyncio.Lock()
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse, responses=problem_responses(token=False))
 async def metrics(parts: Parts) -> Response:
     """Prometheus. Counted from Postgres, so the same whichever process answers."""
     async with _Cache.lock:
@@ -69,7 +96,7 @@ async def metrics(parts: Parts) -> Response:
 
 async def _metrics(parts: Parts) -> bytes:
     since = (datetime.now(UTC) - timedelta(days=RATES_DAYS)).date()
-    async with parts.reader.connect() as connection:
+    async with in_time(COUNT_SECONDS), parts.reader.connect() as connection:
         now = await figures.figures(connection, since)
     registry = CollectorRegistry()
 

@@ -3,24 +3,35 @@
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
-from api import schemas
+from api import legacy_schemas as schemas
 from api.auth import Authenticated, Principal, Service
 from api.headers import AskHeaders, Asking
+from api.hot import HotRoute
 from api.ids import known_id
 from api.maintenance import begin_cleanup, cleanup_task
-from api.problems import KINDS, Problem
-from api.responses import json
+from api.problems import Problem
+from api.responses import BODY, Described, json, problem_responses
+from api.schemas import CleanupResult
 from api.sessions import visible_session
 from api.state import Parts, State
 from api.tasks import ask
 from db.lifecycle import Kind
 from db.queries import SessionView
 
-router = APIRouter(prefix="/api", tags=["old paths"])
+router = APIRouter(prefix="/api", tags=["old paths"], route_class=HotRoute)
 
 WAIT_SECONDS: Final = 25  # the old paths have no way to poll
+
+
+def _described(answer: type[BaseModel], *codes: str) -> Described:
+    return {200: {"model": answer}} | problem_responses(*codes, old=True)
+
+
+_WRITES: Final = (*BODY, "idempotency_key_reused", "backlog_full", "gave_up", "still_pending")
+_CLEANUP: Final = _described(CleanupResult, "forbidden", "still_pending", "unsupported_media_type")
 
 
 def old_session(session: SessionView) -> dict[str, Any]:
@@ -28,7 +39,7 @@ def old_session(session: SessionView) -> dict[str, Any]:
     return {to_camel(key): value for key, value in session.as_json().items()}
 
 
-@router.post("/create-checkout-session")
+@router.post("/create-checkout-session", responses=_described(schemas.OldCreated, *_WRITES, "already_completed"))
 async def old_create(body: schemas.OldCreate, parts: Parts, principal: Authenticated, headers: Asking) -> Response:
     """Create, or with `existingSessionId` renew."""
     payload: dict[str, Any] = {"package": body.package_id}
@@ -46,7 +57,10 @@ async def old_create(body: schemas.OldCreate, parts: Parts, principal: Authentic
     )
 
 
-@router.post("/validate-checkout-session")
+@router.post(
+    "/validate-checkout-session",
+    responses=_described(schemas.OldValidated, *BODY, "session_not_found", "session_pending"),
+)
 async def old_validate(body: schemas.OldSession, parts: Parts, principal: Authenticated) -> Response:
     """Validate."""
     session = await visible_session(parts, principal, body.session_id)
@@ -60,14 +74,23 @@ async def old_validate(body: schemas.OldSession, parts: Parts, principal: Authen
     )
 
 
-@router.post("/recover-checkout-session")
+@router.post(
+    "/recover-checkout-session",
+    responses=_described(schemas.OldRecovered, *_WRITES, "already_completed", "session_unrecoverable"),
+)
 async def old_recover(body: schemas.OldSession, parts: Parts, principal: Authenticated, headers: Asking) -> Response:
     """Recover."""
     session = await _waited(parts, principal, Kind.RECOVER, body, body.session_id, {}, headers)
     return json({"recovered": True, "sessionId": session.id, "message": "Your checkout is back, you can go on."})
 
 
-@router.post("/complete-checkout-session")
+@router.post(
+    "/complete-checkout-session",
+    responses=_described(
+        schemas.OldCompleted,
+        *_WRITES, "already_completed", "payment_reference_used", "session_expired", "session_not_found",
+    ),
+)  # fmt: skip
 async def old_complete(body: schemas.OldComplete, parts: Parts, principal: Authenticated, headers: Asking) -> Response:
     """Complete."""
     payload = {"payment_reference": body.payment_reference}
@@ -75,8 +98,8 @@ async def old_complete(body: schemas.OldComplete, parts: Parts, principal: Authe
     return json({"success": True, "session": old_session(session)})
 
 
-@router.post("/cleanup-expired-sessions")
-@router.get("/cleanup-expired-sessions")
+@router.post("/cleanup-expired-sessions", responses=_CLEANUP)
+@router.get("/cleanup-expired-sessions", responses=_CLEANUP)
 async def old_cleanup(parts: Parts, principal: Service) -> Response:
     """Expire and delete now; a cron job may call it."""
     task = await cleanup_task(parts, await begin_cleanup(parts), WAIT_SECONDS)
@@ -89,7 +112,7 @@ async def _waited(
     parts: State,
     principal: Principal,
     kind: Kind,
-    body: schemas.Camel,
+    body: schemas.OldBody,
     session_id: str | None,
     payload: dict[str, Any],
     headers: AskHeaders,
@@ -102,21 +125,9 @@ async def _waited(
     waiting = AskHeaders(WAIT_SECONDS, headers.idempotency_key, headers.request_id)
     _, task = await ask(parts, kind, user_id, addressed, payload, waiting)
     if task is None:
-        raise Problem("still_pending", headers={"Retry-After": "2"})
+        raise Problem("still_pending")
     if task.refusal:
         raise Problem(task.refusal)
     if task.result is None:
         raise Problem("session_not_found")
     return task.result
-
-
-def is_old_path(path: str) -> bool:
-    """Whether problems are answered in the old shape."""
-    return path.startswith("/api/") and path.endswith(("-checkout-session", "-expired-sessions"))
-
-
-def old_response(problem: Problem) -> Response:
-    """A problem's answer on an old path."""
-    kind = KINDS[problem.code]
-    body = {"error": kind.title, "code": problem.code, "message": kind.message, "next": kind.next}
-    return json(body, kind.status, problem.headers)

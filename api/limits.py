@@ -45,7 +45,7 @@ class Rates:
             self._second, self._counts = second, {}
         count = self._counts[user_id] = self._counts.get(user_id, 0) + 1
         if count > self._per_second:
-            raise Problem("rate_limited", headers={"Retry-After": "1"})
+            raise Problem("rate_limited")
 
 
 class Backlog:
@@ -63,7 +63,7 @@ class Backlog:
             Problem: `backlog_full`.
         """
         if self.pending >= self._limit:
-            raise Problem("backlog_full", headers={"Retry-After": "5"})
+            raise Problem("backlog_full")
 
     def accepted(self) -> None:
         """Count one until the next look."""

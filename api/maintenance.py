@@ -8,15 +8,13 @@ from fastapi import APIRouter, Response
 from sqlalchemy import insert
 from uuid_utils.compat import uuid7
 
-from api import schemas
 from api.auth import Service
 from api.headers import Prefer, preferred_wait
-from api.problems import Problem, problem_json, unavailable
-from api.reading import READ_SECONDS, read
-from api.responses import json, problem_responses
+from api.problems import Problem, problem_json
+from api.reading import in_time, read
+from api.responses import json, problem_responses, task_responses
 from api.state import Parts, State
 from db import queries
-from db.engine import is_outage
 from db.models import MaintenanceRun
 from workers.messages import DELETE_SESSIONS, EXPIRE_SESSIONS
 
@@ -29,7 +27,7 @@ RESULT_OF: Final = {EXPIRE_SESSIONS: "expired", DELETE_SESSIONS: "deleted"}
 @router.post(
     "/api/maintenance/cleanup",
     status_code=202,
-    responses={200: {"model": schemas.Task}, 202: {"model": schemas.Accepted}, **problem_responses("forbidden")},
+    responses=task_responses(200) | problem_responses("forbidden", "unsupported_media_type"),
 )
 async def cleanup(parts: Parts, principal: Service, prefer: Prefer = None) -> Response:
     """Expire and delete now."""
@@ -51,13 +49,8 @@ async def begin_cleanup(parts: State) -> UUID:
         {"id": uuid7(), "task": name, "trigger": "http", "cleanup_id": cleanup_id}
         for name in (EXPIRE_SESSIONS, DELETE_SESSIONS)
     ]
-    try:
-        async with asyncio.timeout(READ_SECONDS), parts.engine.begin() as connection:
-            await connection.execute(insert(MaintenanceRun), runs)
-    except Exception as error:
-        if is_outage(error):
-            raise unavailable() from error
-        raise
+    async with in_time(), parts.engine.begin() as connection:
+        await connection.execute(insert(MaintenanceRun), runs)
     for run in runs:
         await parts.doorbells.send(str(run["task"]), [str(run["id"])])
     return cleanup_id
@@ -75,7 +68,7 @@ async def cleanup_task(parts: State, cleanup_id: UUID, wait: float) -> dict[str,
         runs = (await read(parts, queries.CLEANUP_RUNS, cleanup_id=cleanup_id)).all()
         if not runs:
             raise Problem("task_not_found")
-        if all(run.finished_at for run in runs) or loop.time() >= until:
+        if all(run.finished_at for run in runs) or loop.time() >= until or parts.results.closed:
             return _task(cleanup_id, runs)
         await asyncio.sleep(POLL_SECONDS)
 

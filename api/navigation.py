@@ -1,6 +1,5 @@
 """PATCH: step navigation and data changes, the one synchronous write."""
 
-import asyncio
 from uuid import UUID
 
 import structlog
@@ -13,14 +12,13 @@ from api.auth import Authenticated, Principal
 from api.hot import HotRoute
 from api.ids import known_id
 from api.limits import BODY_LIMIT
-from api.problems import Problem, unavailable
-from api.reading import READ_SECONDS
-from api.responses import json, problem_responses
+from api.problems import Problem
+from api.reading import in_time
+from api.responses import BODY, json, problem_responses
 from api.sessions import visible_session
 from api.state import Parts, State
 from api.tasks import user_of
 from db import queries
-from db.engine import is_outage
 from db.lifecycle import Status, merged
 from db.models import CheckoutSession
 from db.queries import SessionView
@@ -33,22 +31,16 @@ router = APIRouter(prefix="/api/sessions", tags=["sessions"], route_class=HotRou
     "/{session_id}",
     response_model=schemas.Session,
     responses=problem_responses(
-        "session_not_found", "session_pending", "session_not_active", "data_too_large", "invalid_request",
-        "malformed_json", "body_too_large", "unsupported_media_type", "forbidden",
+        *BODY, "session_not_found", "session_pending", "session_not_active", "data_too_large", "forbidden"
     ),
-)  # fmt: skip
+)
 async def navigate_session(session_id: str, body: schemas.Navigate, parts: Parts, principal: Authenticated) -> Response:
     """Move to another step or change data. The last of two wins, and neither is lost."""
     known = known_id(session_id)
     if not principal.service or body.user_id:
         principal = Principal(user_of(principal, body.user_id), service=False)
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            changed = await _navigate(parts, principal, known, body)
-    except Exception as error:
-        if is_outage(error):
-            raise unavailable() from error
-        raise
+    async with in_time():
+        changed = await _navigate(parts, principal, known, body)
     return json((changed or await visible_session(parts, principal, session_id)).as_json())
 
 

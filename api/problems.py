@@ -22,12 +22,14 @@ class Kind:
         title: for developers, the same each time.
         message: a sentence for the shopper.
         next: what the frontend does about it.
+        retry_after: seconds after which it is worth another try.
     """
 
     status: int
     title: str
     message: str
     next: Next
+    retry_after: int | None = None
 
 
 _GENERIC = "Something went wrong on our side. Please try again."
@@ -51,15 +53,15 @@ KINDS: Final[Mapping[str, Kind]] = {
     Refusal.SESSION_UNRECOVERABLE: Kind(
         410, "The session cannot be recovered", "We could not restore your checkout. Please start it again.", "restart"
     ),
-    Refusal.GAVE_UP: Kind(503, "The task was given up", _GENERIC, "retry"),
+    Refusal.GAVE_UP: Kind(503, "The task was given up", _GENERIC, "retry", retry_after=5),
     # Sessions and tasks.
     "session_not_active": Kind(
         409, "The session is not active", "Your checkout has moved on, we are taking you to it.", "recover"
     ),
-    "session_pending": Kind(404, "The session is being made", "Your checkout is almost ready.", "wait"),
+    "session_pending": Kind(404, "The session is being made", "Your checkout is almost ready.", "wait", retry_after=1),
     "no_active_session": Kind(404, "The user has no active session", "You have no open checkout.", "restart"),
     "task_not_found": Kind(404, "No such task", "We could not find what you asked for.", "restart"),
-    "still_pending": Kind(504, "The result is not there yet", _BUSY, "retry"),
+    "still_pending": Kind(504, "The result is not there yet", _BUSY, "retry", retry_after=2),
     # Who asks.
     "token_missing": Kind(401, "No bearer token", "Please sign in to go on.", "sign_in"),
     "token_invalid": Kind(401, "The bearer token is not valid", "Please sign in again to go on.", "sign_in"),
@@ -77,11 +79,17 @@ KINDS: Final[Mapping[str, Kind]] = {
     "not_found": Kind(404, "No such path", "We could not find what you asked for.", "fix"),
     "method_not_allowed": Kind(405, "The path has no such method", "Something in the request was not right.", "fix"),
     # Load and outages.
-    "rate_limited": Kind(429, "Too many requests", "That was a little too fast. Please try again.", "retry"),
-    "backlog_full": Kind(503, "Too many tasks are pending", _BUSY, "retry"),
-    "database_unavailable": Kind(503, "Postgres cannot be reached", _BUSY, "retry"),
+    "rate_limited": Kind(429, "Too many requests", "That was a little too fast. Please try again.", "retry", 1),
+    "backlog_full": Kind(503, "Too many tasks are pending", _BUSY, "retry", retry_after=5),
+    "database_unavailable": Kind(503, "Postgres cannot be reached", _BUSY, "retry", retry_after=2),
     "internal_error": Kind(500, "A fault of the server", _GENERIC, "retry"),
 }
+
+# The paths that the shop's frontend called before; they answer with `{error, code, message, next}`.
+OLD_PATHS: Final = frozenset(
+    {f"/api/{verb}-checkout-session" for verb in ("create", "validate", "recover", "complete")}
+    | {"/api/cleanup-expired-sessions"}
+)
 
 
 class Problem(Exception):
@@ -90,7 +98,7 @@ class Problem(Exception):
     Args:
         code: a key of `KINDS`.
         detail: for developers, what it is this time.
-        headers: of the answer.
+        headers: of the answer, beside the kind's `Retry-After`.
         members: further members, e.g. `successor_id` or `task_id`; `next` overrides the kind's.
     """
 
@@ -100,17 +108,23 @@ class Problem(Exception):
         super().__init__(code)
         self.code = code
         self.detail = detail
-        self.headers = headers
+        self.headers = {**retry_header(code), **(headers or {})}
         self.members = members
 
-    def response(self) -> Response:
-        """The answer."""
-        return Response(
-            orjson.dumps(problem_json(self.code, self.detail, **self.members), default=str),
-            status_code=KINDS[self.code].status,
-            media_type="application/problem+json",
-            headers=dict(self.headers or {}),
-        )
+    def response(self, path: str = "") -> Response:
+        """The answer at a path: on the old ones in the old shape."""
+        if path in OLD_PATHS:
+            kind, media_type = KINDS[self.code], "application/json"
+            body = {"error": kind.title, "code": self.code, "message": kind.message, "next": kind.next}
+        else:
+            body, media_type = problem_json(self.code, self.detail, **self.members), "application/problem+json"
+        return Response(orjson.dumps(body), KINDS[self.code].status, self.headers, media_type)
+
+
+def retry_header(code: str) -> dict[str, str]:
+    """When to come again, for those problems that pass."""
+    seconds = KINDS[code].retry_after
+    return {"Retry-After": str(seconds)} if seconds else {}
 
 
 def problem_json(code: str, detail: str | None = None, **members: Any) -> dict[str, Any]:
@@ -142,4 +156,4 @@ def refusal_json(refusal: Refusal, reason: str | None, session_id: UUID) -> dict
 
 def unavailable() -> Problem:
     """Postgres is away. Nothing was accepted; a repeat with the same idempotency key is safe."""
-    return Problem("database_unavailable", headers={"Retry-After": "2"})
+    return Problem("database_unavailable")

@@ -106,6 +106,11 @@ class Results:
         """Whether Redis is out of reach."""
         return self._deaf
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is to wait any more, since the process stops."""
+        return self._closed
+
     async def hang_up(self) -> None:
         """Close the connection."""
         await self._connection.close()

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from db.lifecycle import Kind, Next, Origin, Refusal, Status, TaskState
 
@@ -134,7 +133,7 @@ class Accepted(BaseModel):
     """A task that is accepted: from now on it cannot be lost."""
 
     task_id: UUID
-    session_id: UUID
+    session_id: UUID | None = Field(description="null for a cleanup only")
     state: TaskState
 
 
@@ -177,32 +176,3 @@ class History(BaseModel):
 
     sessions: list[Session]
     tasks: list[Asked]
-
-
-class Camel(BaseModel):
-    """A body of the old paths. They ignore what they do not know, as the old shop did."""
-
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", strict=True, frozen=True)
-
-    user_id: Text | None = None
-
-
-class OldCreate(Camel):
-    """POST /api/create-checkout-session."""
-
-    package_id: Text
-    existing_session_id: Text | None = None
-    data: Data | None = None
-
-
-class OldSession(Camel):
-    """POST /api/validate-checkout-session and /api/recover-checkout-session."""
-
-    session_id: Text
-
-
-class OldComplete(Camel):
-    """POST /api/complete-checkout-session."""
-
-    session_id: Text
-    payment_reference: Text

@@ -1,6 +1,6 @@
 """The paths of sessions: thin edges over accept, and the reads."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -12,7 +12,7 @@ from api.hot import HotRoute
 from api.ids import known_id
 from api.problems import Problem
 from api.reading import read
-from api.responses import json, problem_responses
+from api.responses import BODY, json, problem_responses, task_responses
 from api.state import Parts, State
 from api.tasks import answer, ask, user_of
 from db import queries
@@ -21,19 +21,13 @@ from db.queries import SessionView
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"], route_class=HotRoute)
 
-_ACCEPTED: dict[int | str, dict[str, Any]] = {
-    200: {"model": schemas.Task, "description": "Waited for: the finished task"},
-    201: {"model": schemas.Task, "description": "Waited for: the finished create"},
-    202: {"model": schemas.Accepted, "description": "Accepted; poll `Location`"},
-}
-_WRITES = ("invalid_request", "forbidden", "malformed_json", "body_too_large", "unsupported_media_type",
-           "idempotency_key_reused", "backlog_full", "gave_up")  # fmt: skip
+_WRITES: Final = (*BODY, "forbidden", "idempotency_key_reused", "backlog_full", "gave_up")
 
 LINE_LIMIT: Final = 50  # sessions of a history, each with data of up to 64 KiB
 ASKED_LIMIT: Final = 500  # tasks of a history
 
 
-@router.post("", status_code=202, responses=_ACCEPTED | problem_responses(*_WRITES))
+@router.post("", status_code=202, responses=task_responses(201) | problem_responses(*_WRITES))
 async def create_session(body: schemas.Create, parts: Parts, principal: Authenticated, headers: Asking) -> Response:
     """Begin a session. The user's active one, if any, becomes `invalidated`; of concurrent creates the last wins."""
     user_id = user_of(principal, body.user_id)
@@ -43,7 +37,7 @@ async def create_session(body: schemas.Create, parts: Parts, principal: Authenti
 @router.post(
     "/{session_id}/renew",
     status_code=202,
-    responses=_ACCEPTED | problem_responses(*_WRITES, "already_completed"),
+    responses=task_responses(200) | problem_responses(*_WRITES, "already_completed"),
 )
 async def renew_session(
     session_id: str,
@@ -60,7 +54,7 @@ async def renew_session(
 @router.post(
     "/{session_id}/recover",
     status_code=202,
-    responses=_ACCEPTED | problem_responses(*_WRITES, "already_completed", "session_unrecoverable"),
+    responses=task_responses(200) | problem_responses(*_WRITES, "already_completed", "session_unrecoverable"),
 )
 async def recover_session(
     session_id: str,
@@ -77,7 +71,7 @@ async def recover_session(
 @router.post(
     "/{session_id}/complete",
     status_code=202,
-    responses=_ACCEPTED
+    responses=task_responses(200)
     | problem_responses(
         *_WRITES, "already_completed", "payment_reference_used", "session_expired", "session_not_found"
     ),
@@ -138,7 +132,7 @@ async def visible_session(parts: State, principal: Principal, session_id: str) -
     if view is None:
         maker = (await read(parts, queries.MAKER, session_id=known)).one_or_none()
         if maker and principal.may_see(maker.user_id):
-            raise Problem("session_pending", headers={"Retry-After": "1"}, task_id=maker.id)
+            raise Problem("session_pending", task_id=maker.id)
         view = await _session(parts, known)  # it may have been made between the two looks
     if view is None or not principal.may_see(view.user_id):
         raise Problem("session_not_found")

@@ -14,7 +14,7 @@ from api.headers import AskHeaders
 from api.ids import known_id
 from api.limits import WAIT_LIMIT
 from api.maintenance import cleanup_task
-from api.problems import KINDS, Problem, refusal_json
+from api.problems import KINDS, Problem, refusal_json, retry_header
 from api.reading import read
 from api.responses import json, problem_responses
 from api.state import Parts, State
@@ -84,8 +84,7 @@ def answer(accepted: accept.Accepted, task: TaskView | None, wait: int) -> Respo
         return json(body, 202, headers)
     if task.refusal:
         problem = refusal_json(task.refusal, task.reason, task.session_id) | {"task_id": task.id}
-        if KINDS[task.refusal].status == 503:
-            headers["Retry-After"] = "5"
+        headers |= retry_header(task.refusal)
         return json(problem, KINDS[task.refusal].status, headers, "application/problem+json")
     return json(task_json(task), 201 if task.kind is Kind.CREATE else 200, headers)
 

@@ -1,7 +1,10 @@
 """What tests of the HTTP contract ask again and again."""
 
-from collections.abc import Iterable
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -30,3 +33,37 @@ def finished(client: httpx.Client, accepted: httpx.Response) -> dict[str, Any]:
 def statuses(responses: Iterable[httpx.Response]) -> set[int]:
     """The different statuses of some answers."""
     return {response.status_code for response in responses}
+
+
+async def send_raw(url: str, request: bytes) -> httpx.Response:
+    """One request on a connection of its own, byte for byte; it must ask for the connection to be closed."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        writer.write(request)
+        head, _, body = (await asyncio.wait_for(reader.read(-1), 60)).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    status_line, *lines = head.decode().split("\r\n")
+    headers = [tuple(line.split(": ", 1)) for line in lines]
+    return httpx.Response(int(status_line.split()[1]), headers=headers, content=body)
+
+
+def posted(path: str, headers: Mapping[str, str], body: Any) -> bytes:
+    """A POST as bytes."""
+    content = json.dumps(body).encode()
+    given = {
+        **headers,
+        "Host": "localhost",
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(content)),
+    }
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items()), "", ""]
+    return "\r\n".join(lines).encode() + content
+
+
+async def burst(urls: Sequence[str], requests: Iterable[bytes]) -> list[httpx.Response]:
+    """All of them at once, each on a connection of its own, at one URL after the other."""
+    return await asyncio.gather(*(send_raw(urls[n % len(urls)], request) for n, request in enumerate(requests)))

@@ -89,7 +89,11 @@ def services(
 @pytest.fixture(scope="session")
 def service(services: Callable[..., Service]) -> Service:
     """API and workers, that nobody stops. No beat: what tests see, they caused."""
-    return services("house", "worker", "maintenance", "api", MAX_ATTEMPTS="1")
+    made = services("house", "worker", "maintenance", "api", MAX_ATTEMPTS="1")
+    patience = headers(new_user(), Prefer="wait=30")
+    first = httpx.post(f"{made.stack.url}/api/sessions", json={"package": "first"}, headers=patience, timeout=60)
+    assert first.status_code == 201, f"no worker executes: {first.text}"
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
-from tests.api.asking import begin, finished
-from tests.api.conftest import Crowd, Enter, Service
+from tests.api.asking import begin, burst, finished, posted
+from tests.api.conftest import Enter, Service
 from tests.api.contract import assert_problem, new_user
 from tests.stack import headers
 
@@ -104,18 +104,17 @@ def test_what_a_key_may_not_be(shopper: httpx.Client, user_id: str, service: Ser
     assert service.count("session_tasks", user_id) == 0
 
 
-async def ask_all(crowd: Crowd, urls: list[str], requests: list[tuple[str, str, Any]]) -> list[httpx.Response]:
-    """All of them at once, by (user, key, body), at one URL or the other."""
-    async with crowd("", url=urls[0]) as client:
-        sent = [
-            client.post(
-                f"{urls[n % len(urls)]}/api/sessions",
-                json=body,
-                headers=headers(user, **{"Idempotency-Key": key, "Prefer": "wait=30"}),
-            )
-            for n, (user, key, body) in enumerate(requests)
-        ]
-        return await asyncio.gather(*sent)
+def ask_all(urls: list[str], requests: list[tuple[str, str, Any]]) -> list[httpx.Response]:
+    """All of them at once, by (user, key, body)."""
+    return asyncio.run(
+        burst(
+            urls,
+            [
+                posted("/api/sessions", headers(user, **{"Idempotency-Key": key, "Prefer": "wait=30"}), body)
+                for user, key, body in requests
+            ],
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,22 +123,20 @@ def two_urls(service: Service) -> list[str]:
     return [service.stack.url, service.another_api()]
 
 
-def test_hundreds_of_concurrent_repeats_are_one_task(crowd: Crowd, two_urls: list[str], service: Service) -> None:
+def test_hundreds_of_concurrent_repeats_are_one_task(two_urls: list[str], service: Service) -> None:
     user = new_user()
-    answers = asyncio.run(ask_all(crowd, two_urls, [(user, "k", BODY)] * 300))
+    answers = ask_all(two_urls, [(user, "k", BODY)] * 300)
     assert Counter(answer.status_code for answer in answers) == {201: 300}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert service.count("session_tasks", user) == 1
     assert service.count("checkout_sessions", user) == 1
 
 
-def test_many_keys_in_any_order_neither_mix_nor_block_each_other(
-    crowd: Crowd, two_urls: list[str], service: Service
-) -> None:
+def test_many_keys_in_any_order_neither_mix_nor_block_each_other(two_urls: list[str], service: Service) -> None:
     users = [new_user() for _ in range(5)]
     requests = [(user, f"k{n}", {"package": f"p{n}"}) for user in users for n in range(10) for _ in range(8)]
     random.Random(1).shuffle(requests)
-    answers = asyncio.run(ask_all(crowd, two_urls, requests))
+    answers = ask_all(two_urls, requests)
     assert Counter(answer.status_code for answer in answers) == {201: 400}
     tasks: dict[tuple[str, str], set[str]] = {}
     for (user, key, body), answer in zip(requests, answers, strict=True):
@@ -150,15 +147,27 @@ def test_many_keys_in_any_order_neither_mix_nor_block_each_other(
     assert [service.count("session_tasks", user) for user in users] == [10] * 5
 
 
-def test_of_concurrent_requests_under_one_key_one_body_wins(
-    crowd: Crowd, two_urls: list[str], service: Service
-) -> None:
+def test_of_concurrent_requests_under_one_key_one_body_wins(two_urls: list[str], service: Service) -> None:
     user = new_user()
     requests = [(user, "k", {"package": f"p{n % 2}"}) for n in range(100)]
     random.Random(2).shuffle(requests)
-    answers = asyncio.run(ask_all(crowd, two_urls, requests))
+    answers = ask_all(two_urls, requests)
     won = {answer.json()["result"]["package"] for answer in answers if answer.status_code == 201}
     assert len(won) == 1
     for (_, _, body), answer in zip(requests, answers, strict=True):
         assert answer.status_code == (201 if body["package"] in won else 422)
     assert service.count("session_tasks", user) == 1
+
+
+def test_a_batch_is_inserted_in_the_order_of_its_keys(service: Service) -> None:
+    """Two API processes that hold each other's keys would wait for each other until one gives up."""
+    users = [new_user() for _ in range(20)]
+    requests = [(user, f"k{n}", BODY) for user in users for n in range(15)]
+    random.Random(3).shuffle(requests)
+    ask_all([service.stack.url], requests)
+    rows = service.sql.execute(
+        "SELECT accepted_at, idempotency_key, user_id FROM session_tasks WHERE user_id = ANY(%s) ORDER BY seq", [users]
+    ).fetchall()
+    in_order = [(row["accepted_at"], row["idempotency_key"], row["user_id"]) for row in rows]
+    assert len({row["accepted_at"] for row in rows}) < len(rows), "some were accepted together"
+    assert in_order == sorted(in_order)
