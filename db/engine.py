@@ -15,12 +15,14 @@ from db.settings import DatabaseSettings
 
 # Bounds on the server's side, in milliseconds: no statement outlives the shopper's patience, no forgotten transaction
 # holds a lock. The statements are planned once per connection, for any number of rows; they must go by an index even
-# where the statistics of a young table say otherwise, since the plan outlives them.
+# where the statistics of a young table say otherwise, since the plan outlives them. A bitmap collects all that is due
+# before a LIMIT takes its first row.
 OPTIONS = {
     "statement_timeout": "5000",
     "lock_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
     "timezone": "UTC",

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, ScalarSelect, Select, and_, bindparam, case, func, select
+from sqlalchemy import ARRAY, ColumnElement, ScalarSelect, Select, and_, bindparam, case, func, literal_column, select
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
@@ -17,9 +17,13 @@ Rows = Select[*tuple[Any, ...]]
 
 _LIVE = aliased(CheckoutSession)
 
+# Spelt out: a plan for any parameter cannot use the partial indexes.
+_ACTIVE = literal_column(f"'{Status.ACTIVE}'")
+_PENDING = literal_column(f"'{TaskState.PENDING}'")
+
 
 def _is_live(session: type[CheckoutSession]) -> ColumnElement[bool]:
-    return and_(session.status == Status.ACTIVE, session.expires_at > func.now())
+    return and_(session.status == _ACTIVE, session.expires_at > func.now())
 
 
 def _one_of(column: InstrumentedAttribute[UUID], name: str) -> ColumnElement[bool]:
@@ -189,7 +193,7 @@ MAKER: Rows = (
     .where(
         SessionTask.session_id == bindparam("session_id"),
         SessionTask.kind == Kind.CREATE,
-        SessionTask.state == TaskState.PENDING,
+        SessionTask.state.is_not_distinct_from(TaskState.PENDING),  # by the session's id, not by all that is pending
     )
     .limit(1)
 )
@@ -242,7 +246,11 @@ OLDEST_PENDING: Rows = (
     .limit(1)
 )
 
-# How many tasks are pending, counted up to `limit`.
+# How many tasks are pending, counted up to `limit`, in the order of the index that they stand in.
 PENDING_UP_TO: Rows = select(func.count()).select_from(
-    select(SessionTask.id).where(SessionTask.state == TaskState.PENDING).limit(bindparam("limit")).subquery()
+    select(SessionTask.seq)
+    .where(SessionTask.state == _PENDING)
+    .order_by(SessionTask.user_id, SessionTask.seq)
+    .limit(bindparam("limit"))
+    .subquery()
 )

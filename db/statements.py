@@ -1,6 +1,10 @@
 """The statements of the hot path: set-wise, however many tasks a batch holds. All on one page, all by an index.
 
 They take arrays, one element a row. `ARRAY(SELECT ...)` is computed once and then looked up by index.
+
+A connection plans each once, perhaps while the tables are young and every index looks as good as the next. So a guard
+beside a look-up by id is written `IS NOT DISTINCT FROM` or `IS TRUE`, which no index serves, and a join that must be a
+loop by index is a LATERAL with a LIMIT.
 """
 
 # The accept. One statement, so one transaction: rows it returns are accepted. A row it does not return was there
@@ -29,10 +33,12 @@ ACCEPTED_BEFORE = """
 SELECT id, accepted_at, coalesce(result_session_id, session_id), state, user_id, idempotency_key, request_hash
 FROM session_tasks WHERE id = ANY(%(id)s::uuid[])
 UNION ALL
-SELECT t.id, t.accepted_at, coalesce(t.result_session_id, t.session_id), t.state, t.user_id, t.idempotency_key,
-    t.request_hash
+SELECT keyed.*
 FROM unnest(%(user_id)s::text[], %(idempotency_key)s::text[]) AS k(user_id, idempotency_key)
-JOIN session_tasks AS t ON t.user_id = k.user_id AND t.idempotency_key = k.idempotency_key
+CROSS JOIN LATERAL (
+    SELECT id, accepted_at, coalesce(result_session_id, session_id), state, user_id, idempotency_key, request_hash
+    FROM session_tasks WHERE user_id = k.user_id AND idempotency_key = k.idempotency_key LIMIT 1
+) AS keyed
 """
 
 # The lock of the users: their pending rows, in one order for all workers. Whoever comes second waits here and then
@@ -59,7 +65,7 @@ WHERE id = ANY(ARRAY(
     SELECT member.id
     FROM (
         SELECT DISTINCT line_id FROM checkout_sessions
-        WHERE id = ANY(%(session_id)s::uuid[]) AND user_id = ANY(%(user_id)s::text[])
+        WHERE id = ANY(%(session_id)s::uuid[]) AND (user_id = ANY(%(user_id)s::text[])) IS TRUE
     ) AS line
     CROSS JOIN LATERAL (
         (SELECT id FROM checkout_sessions WHERE line_id = line.line_id ORDER BY line_position DESC LIMIT 1)
@@ -87,7 +93,7 @@ WITH changed AS (
         %(id)s::uuid[], %(was)s::text[], %(status)s::text[], %(completed_at)s::timestamptz[],
         %(payment_reference)s::text[]
     ) AS c(id, was, status, completed_at, payment_reference)
-    WHERE s.id = c.id AND s.status = c.was
+    WHERE s.id = c.id AND s.status IS NOT DISTINCT FROM c.was
     RETURNING s.id
 )
 SELECT 1 / (count(*) = cardinality(%(id)s::uuid[]))::int FROM changed
@@ -121,14 +127,17 @@ WITH finished AS (
         %(id)s::uuid[], %(state)s::text[], %(session_id)s::uuid[], %(refusal)s::text[], %(reason)s::text[],
         %(addressed_status)s::text[]
     ) AS c(id, state, session_id, refusal, reason, addressed_status)
-    WHERE t.id = c.id AND t.state = 'PENDING'
+    WHERE t.id = c.id AND t.state IS NOT DISTINCT FROM 'PENDING'
     RETURNING t.id
 )
 SELECT 1 / (count(*) = cardinality(%(id)s::uuid[]))::int FROM finished
 """
 
 # An execution is counted before it begins only where it is suspect: delivered again, or alone after its batch failed.
-COUNT_ATTEMPT = "UPDATE session_tasks SET attempts = attempts + 1 WHERE id = ANY(%(id)s::uuid[]) AND state = 'PENDING'"
+COUNT_ATTEMPT = """
+UPDATE session_tasks SET attempts = attempts + 1
+WHERE id = ANY(%(id)s::uuid[]) AND state IS NOT DISTINCT FROM 'PENDING'
+"""
 
 # Whom to try alone after a batch failed: each user once, those first whose tasks have failed least.
 ONE_OF_EACH_USER = """
