@@ -18,8 +18,8 @@ Rows = Select[*tuple[Any, ...]]
 _LIVE = aliased(CheckoutSession)
 
 # Spelt out: a plan for any parameter cannot use the partial indexes.
-_ACTIVE = literal_column(f"'{Status.ACTIVE}'")
-_PENDING = literal_column(f"'{TaskState.PENDING}'")
+_ACTIVE: ColumnElement[str] = literal_column(f"'{Status.ACTIVE}'")
+_PENDING: ColumnElement[str] = literal_column(f"'{TaskState.PENDING}'")
 
 
 def _is_live(session: type[CheckoutSession]) -> ColumnElement[bool]:

@@ -18,7 +18,8 @@ CROWD = 1_200  # of these sessions belong to user-52, of these tasks half to the
 FILL = f"""
 INSERT INTO checkout_sessions (id, user_id, status, package, origin, line_id, line_position, line_began_at, created_at,
     expires_at, completed_at, payment_reference)
-SELECT id, 'user-' || CASE WHEN n > {SESSIONS - CROWD} THEN 52 ELSE n % {SESSIONS // 2} END, status, 'gold', 'created', id, 0, created_at, created_at,
+SELECT id, 'user-' || CASE WHEN n > {SESSIONS - CROWD} THEN 52 ELSE n % {SESSIONS // 2} END, status, 'gold', 'created',
+    id, 0, created_at, created_at,
     created_at + interval '1 day', CASE WHEN status = 'completed' THEN created_at END,
     CASE WHEN status = 'completed' THEN 'pay-' || n END
 FROM (
