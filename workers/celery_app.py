@@ -6,11 +6,13 @@ from celery.signals import setup_logging
 
 from db import logs
 from workers.configuration import WORKER_TRANSPORT, create_app
+from workers.consumer import Watchdog
 from workers.settings import WorkerSettings
 
 settings = WorkerSettings.load()
 app = create_app(settings, WORKER_TRANSPORT)
 app.conf.include = ["workers.tasks"]
+app.steps["worker"].add(Watchdog)
 app.set_current()
 
 

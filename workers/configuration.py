@@ -55,6 +55,8 @@ def create_app(settings: WorkerSettings, transport: dict[str, Any]) -> Celery:
         broker_pool_limit=4,
         broker_pool_acquire_timeout=1,
         task_publish_retry=False,
+        worker_consumer="workers.consumer:Consumer",
+        watchdog_seconds=settings.watchdog_seconds,
         # JSON only: a message is untrusted.
         task_serializer="json",
         accept_content=["json"],
