@@ -78,9 +78,9 @@ def shop(postgres: EmbeddedPostgres, template: str, tmp_path_factory: pytest.Tem
         yield Shop(stack, libpq)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
-    """Playwright's driver."""
+    """Playwright's driver. It must end with this folder: its event loop would stand in the way of other tests'."""
     with sync_playwright() as running:
         yield running
 

@@ -19,19 +19,23 @@ export function watch(checkout) {
     if (path.endsWith("/history")) return;
     requests = [row(`${method} ${short(path)}`, status ? String(status) : "no answer", `${ms.toFixed(0)} ms`), ...requests];
     requests = requests.slice(0, KEPT);
-    fill(byId("requests"), requests.map((one) => one.cloneNode(true)));
+    afterPaint(() => fill(byId("requests"), requests.map((one) => one.cloneNode(true))));
   });
   checkout.addEventListener("change", () => {
     const { session, doing } = checkout.state;
     if (!session) fill(byId("facts"), [h("dt", {}, "status"), h("dd", {}, "none yet")]), fill(byId("line"), []), fill(byId("tasks"), []);
     if (!session || doing || session === told) return;
     told = session;
-    renderFacts(checkout);
-    // After the page has been painted: this is for the curious, the shopper comes first.
-    requestAnimationFrame(() => setTimeout(() => session === told && renderHistory(checkout)));
+    afterPaint(() => {
+      renderFacts(checkout);
+      if (session === told) renderHistory(checkout);
+    });
   });
   setInterval(() => renderFacts(checkout), 1000);
 }
+
+/** The shopper comes first, the curious after. @param {() => void} work */
+const afterPaint = (work) => requestAnimationFrame(() => setTimeout(work));
 
 /** @param {CheckoutSessions} checkout */
 function renderFacts(checkout) {
