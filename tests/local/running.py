@@ -14,6 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 import psutil
+import psycopg
 
 from local.embedded import free_port
 from tests.stack import ROOT, eventually
@@ -142,3 +143,11 @@ class Running:
             except BlockingIOError:
                 return False
         return True
+
+
+def starts(running: Running) -> int:
+    """How often the stand-in for the migrations ran on this data."""
+    with psycopg.connect(running.published("DATABASE_URL").replace("+psycopg", "")) as connection:
+        row = connection.execute("SELECT count(*) FROM starts").fetchone()
+    assert row
+    return int(row[0])

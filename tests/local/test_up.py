@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.local.running import STANDINS, Running
+from tests.local.running import STANDINS, Running, starts
 from tests.stack import eventually
 
 
@@ -25,14 +25,6 @@ def folder(tmp_path: Path) -> Path:
 def running(folder: Path) -> Iterator[Running]:
     with Running(folder) as running:
         yield running
-
-
-def starts(running: Running) -> int:
-    """How often the migrations ran on this data."""
-    with psycopg.connect(running.published("DATABASE_URL").replace("+psycopg", "")) as connection:
-        row = connection.execute("SELECT count(*) FROM starts").fetchone()
-    assert row
-    return int(row[0])
 
 
 def test_it_serves_stops_in_order_and_keeps_its_data(running: Running, folder: Path) -> None:
