@@ -35,7 +35,7 @@ def curl_lines(api: str, token: str) -> str:
     return "\n".join(
         (
             f"TOKEN={token}",
-            f"SESSION=$(curl -sS {api}/api/sessions {post} -d {package} | tee /dev/stderr | {CREATED})",
+            f"SESSION=$(curl -sS {api}/api/sessions {post} -d {package} -w '\\n' | tee /dev/stderr | {CREATED})",
             f"""curl -sS {api}/api/sessions/$SESSION -H "Authorization: Bearer $TOKEN" -w '\\n'""",
             f"""curl -sS {api}/api/sessions/$SESSION/complete {post} -d {paid} -w '\\n'""",
         )
