@@ -135,7 +135,7 @@ INVARIANTS: Final[Mapping[str, tuple[str, str]]] = {
             WHEN t.kind = 'complete' THEN (r.status, r.payment_reference)
                 IS DISTINCT FROM ('completed', t.payload ->> 'payment_reference')
             WHEN r.id IS NULL THEN t.finished_at > now() - CAST(:retention AS interval) + CAST(:ttl AS interval)
-            WHEN t.kind = 'recover' THEN r.created_at > t.finished_at
+            WHEN t.kind = 'recover' THEN r.created_at > t.finished_at + CAST(:skew AS interval)
             ELSE r.created_at <> t.finished_at OR (t.kind = 'create' AND r.id <> t.session_id) END""",
     ),
     "refused_honestly": (
@@ -156,8 +156,9 @@ INVARIANTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "finished_in_time": (
         "no accepted task stays pending for long",
-        """id FROM (SELECT id, accepted_at FROM session_tasks WHERE finished_at IS NULL ORDER BY due_at LIMIT :rows) AS p
-        WHERE p.accepted_at < now() - CAST(:pending AS interval)""",
+        """id FROM (
+            SELECT id, accepted_at FROM session_tasks WHERE finished_at IS NULL ORDER BY due_at LIMIT :rows
+        ) AS p WHERE p.accepted_at < now() - CAST(:pending AS interval)""",
     ),
     "expired_in_time": (
         "what is overdue is marked, unless its user has a task pending",
