@@ -81,11 +81,12 @@ def _of_one(session: Session) -> list[str]:
 
 def assert_sound(engine: Engine, connection: Connection[Any], whole: bool = True) -> None:
     """Nothing is wrong in the database: by the rules above, and by those that operators ask a live one."""
-    assert violations(read_sessions(connection), whole) == []
+    wrong = violations(read_sessions(connection), whole)
+    assert not wrong, wrong
     never = timedelta(days=3650)
     bounds = Bounds(LIMITS, pending=never, overdue=never, undeleted=never, statement=timedelta(seconds=5))
     with engine.begin() as examined:
         findings = examine(examined, bounds)
-    assert {
-        finding.name: finding.broken or finding.unknown for finding in findings if finding.broken or finding.unknown
-    } == {}
+    broken = {finding.promise: finding.broken or finding.unknown for finding in findings}
+    broken = {promise: rows for promise, rows in broken.items() if rows}
+    assert not broken, broken
