@@ -4,7 +4,7 @@ python := .venv/bin/python
 # A command with the settings of the stack that `make up` runs.
 local := @$(python) -m local.run
 
-.PHONY: help install up token migrate cleanup doctor test test-full bench lint format clean
+.PHONY: help install up token migrate cleanup doctor retry refunds chaos test test-full bench lint format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -26,6 +26,15 @@ cleanup: install ## expire and delete what is due, by hand
 
 doctor: install  ## does everything hold that must? read-only; fails if not
 	$(local) python -m workers.doctor
+
+retry: install   ## take up a task that was given up: ID=...
+	$(local) python -m workers.retry $(ID)
+
+refunds: install ## payments that were refused, to be given back by hand
+	$(local) python -m workers.refunds
+
+chaos: install   ## kill everything under load, and judge: SECONDS=600 SEED=7 KINDS="redis killed,api killed"
+	@$(python) -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds "$(KINDS)")
 
 lint: install    ## style, types, import contracts
 	@$(python) -m ruff check .

@@ -14,6 +14,7 @@ from api.reading import in_time, read
 from api.responses import json, problem_responses
 from api.state import Parts
 from db import figures, queries
+from workers.doctor import bounds_of
 
 router = APIRouter(tags=["health"])
 
@@ -36,6 +37,7 @@ class Checks(BaseModel):
     schema_: str = Field(alias="schema")
     redis: str
     workers: str
+    cleanup: str
 
 
 class Ready(BaseModel):
@@ -56,26 +58,31 @@ async def live() -> Response:
 @router.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
 async def ready(parts: Parts) -> Response:
     """Can it accept (503 if not), and can what is accepted be executed? Each dependency is named."""
-    checks = {"postgres": "ok", "schema": "ok", "redis": "ok", "workers": "ok"}
+    checks = {"postgres": "ok", "schema": "ok", "redis": "ok", "workers": "ok", "cleanup": "ok"}
     try:
         row = (await read(parts, queries.READINESS)).one()
         if row.schema is None:
             checks["schema"] = "missing: run the migrations"
-        elif await _behind(parts):
-            checks["workers"] = f"behind: a task is pending for more than {BEHIND_SECONDS} s"
+        else:
+            overdue = bounds_of(parts.settings).overdue.total_seconds()
+            if await _older(parts, queries.OLDEST_PENDING, BEHIND_SECONDS):
+                checks["workers"] = f"behind: a task is pending for more than {BEHIND_SECONDS} s"
+            if await _older(parts, queries.OLDEST_OVERDUE, overdue):
+                checks["cleanup"] = f"behind: an expired session is not marked for more than {overdue:.0f} s"
     except Exception:
-        checks |= {"postgres": "unreachable", "schema": "unknown", "workers": "unknown"}
+        checks |= {"postgres": "unreachable", "schema": "unknown", "workers": "unknown", "cleanup": "unknown"}
     if parts.results.deaf:
         checks["redis"] = "unreachable: results are looked up in Postgres, doorbells are rung again"
     accept = checks["postgres"] == checks["schema"] == "ok"
     execute = accept and checks["redis"] == checks["workers"] == "ok"
-    status = "ok" if execute else "degraded" if accept else "unavailable"
+    fine = execute and checks["cleanup"] == "ok"
+    status = "ok" if fine else "degraded" if accept else "unavailable"
     return json({"status": status, "accept": accept, "execute": execute, "checks": checks}, 200 if accept else 503)
 
 
-async def _behind(parts: Parts) -> bool:
-    oldest = (await read(parts, queries.OLDEST_PENDING)).scalar_one_or_none()
-    return oldest is not None and oldest > BEHIND_SECONDS
+async def _older(parts: Parts, query: queries.Rows, seconds: float) -> bool:
+    age = (await read(parts, query)).scalar_one_or_none()
+    return age is not None and age > seconds
 
 
 class _Cache:
@@ -112,6 +119,7 @@ async def _metrics(parts: Parts) -> bytes:
     gauge("oldest_pending_task_seconds", "Age of the oldest pending task", now.oldest_pending_seconds)
     gauge("oldest_overdue_session_seconds", "Age of the oldest expiry not marked", now.oldest_overdue_seconds)
     gauge("last_expiry_run_seconds", "Since the last successful expiry; -1 if never", now.last_expiry_seconds)
+    gauge("given_up_tasks_24h", "Tasks given up in 24 hours, each a fault: `make retry`", now.given_up_24h)
     gauge("invariant_breaches", "Rows that the doctor's last run found broken", now.invariant_breaches)
     gauge("waiting_requests", "Tasks that clients of this process wait for", parts.results.waiting)
     return generate_latest(registry)

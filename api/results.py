@@ -25,6 +25,7 @@ log = structlog.get_logger("results")
 
 LOOK_SECONDS: Final = 2.0  # between looks while Redis speaks: only a lost word makes anyone wait for one
 DEAF_LOOK_SECONDS: Final = 0.2  # without Redis
+PING_SECONDS: Final = 2.0  # of silence on Redis, before it is asked whether it is there
 READ_LIMIT: Final = 500  # tasks in one statement
 READ_SECONDS: Final = 2.0
 
@@ -136,16 +137,22 @@ class Results:
 
     async def _subscribe(self) -> None:
         client = redis.Redis.from_url(
-            self._redis_url, socket_connect_timeout=1, socket_keepalive=True, health_check_interval=5
+            self._redis_url, socket_timeout=PING_SECONDS, socket_connect_timeout=1, socket_keepalive=True
         )
         async with client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(FINISHED_CHANNEL)
+            asked = False
             while True:
-                # The timeout lets the health check notice a connection that died silently.
-                message = await pubsub.get_message(timeout=5)
-                self._deaf = False
+                message = await pubsub.get_message(timeout=PING_SECONDS)
+                if message is None:  # a connection that died silently does not answer
+                    if asked:
+                        raise TimeoutError("no answer to a ping")
+                    await pubsub.ping()
+                asked = message is None
                 if message:
-                    self._heard(unpack_ids(message["data"]))
+                    self._deaf = False
+                    if message["type"] == "message":
+                        self._heard(unpack_ids(message["data"]))
 
     def _heard(self, task_ids: list[UUID]) -> None:
         self._heard_of(task_ids)

@@ -21,6 +21,8 @@ SELECT
     (SELECT coalesce(extract(epoch FROM now() - max(finished_at)), -1) FROM maintenance_runs
         WHERE requested_at > now() - interval '7 days' AND error IS NULL AND task = 'maintenance.expire_sessions'
     ) AS last_expiry_seconds,
+    (SELECT count(*) FROM session_tasks
+        WHERE refusal = 'gave_up' AND finished_at > now() - interval '24 hours') AS given_up_24h,
     (SELECT rows FROM maintenance_runs
         WHERE finished_at IS NOT NULL AND error IS NULL AND task = 'maintenance.check_invariants'
         ORDER BY requested_at DESC LIMIT 1) AS invariant_breaches
@@ -61,6 +63,7 @@ class Figures:
     completion_rate: lines completed / lines begun, of those begun since `since`; None if there were none.
     recovery_success_rate: recoveries that gave a session / finished ones addressed to a session not active.
     cleanups_24h: successful runs of expiry and deletion in the last 24 hours.
+    given_up_24h: tasks whose executions all failed, finished in the last 24 hours.
     invariant_breaches: rows that the doctor's last run found broken; None if it never ran.
     """
 
@@ -72,6 +75,7 @@ class Figures:
     oldest_pending_seconds: float
     oldest_overdue_seconds: float
     last_expiry_seconds: float
+    given_up_24h: int
     invariant_breaches: int | None
 
 
@@ -100,5 +104,6 @@ def _figures(connection: Connection, since: date) -> Figures:
         oldest_pending_seconds=float(now.oldest_pending_seconds),
         oldest_overdue_seconds=float(now.oldest_overdue_seconds),
         last_expiry_seconds=float(now.last_expiry_seconds),
+        given_up_24h=now.given_up_24h,
         invariant_breaches=now.invariant_breaches,
     )

@@ -246,6 +246,14 @@ OLDEST_PENDING: Rows = (
     .limit(1)
 )
 
+# Seconds that the session which expired first, of those not marked, is overdue; none if nothing is.
+OLDEST_OVERDUE: Rows = (
+    select(func.extract("epoch", func.now() - CheckoutSession.expires_at))
+    .where(CheckoutSession.status == _ACTIVE, CheckoutSession.expires_at <= func.now())
+    .order_by(CheckoutSession.expires_at)
+    .limit(1)
+)
+
 # How many tasks are pending, counted up to `limit`, in the order of the index that they stand in.
 PENDING_UP_TO: Rows = select(func.count()).select_from(
     select(SessionTask.seq)

@@ -119,6 +119,21 @@ def test_a_worker_notices_a_lost_route(bench: Bench) -> None:
         assert worker.running
 
 
+def test_the_api_notices_a_lost_route(bench: Bench) -> None:
+    """It looks in Postgres meanwhile, and listens again."""
+    with Proxy(bench.redis.port) as proxy:
+        through = bench.redis.url.replace(f":{bench.redis.port}/", f":{proxy.port}/")
+        bench.stack.start("api", REDIS_URL=through)
+
+        def redis_is() -> str:
+            return str(httpx.get(f"{bench.stack.url}/readyz").json()["checks"]["redis"])
+
+        eventually(lambda: redis_is() == "ok")
+        proxy.swallow()
+        eventually(lambda: redis_is() != "ok", "the silence is noticed")
+        eventually(lambda: redis_is() == "ok", "it listens again")
+
+
 def test_a_deaf_worker_ends_and_leaves_nothing_behind(bench: Bench) -> None:
     worker = bench.ill("deaf", WATCHDOG_SECONDS="2")
     children = eventually(lambda: psutil.Process(worker.popen.pid).children(recursive=True))

@@ -138,6 +138,7 @@ CREATE INDEX ix_session_tasks_purgeable ON session_tasks (finished_at)
 CREATE INDEX ix_session_tasks_session_id ON session_tasks (session_id);
 CREATE INDEX ix_session_tasks_refused_payments ON session_tasks (finished_at)
     WHERE kind = 'complete' AND state = 'FAILURE';
+CREATE INDEX ix_session_tasks_given_up ON session_tasks (finished_at) WHERE refusal = 'gave_up';
 
 CREATE TABLE maintenance_runs (
     id uuid CONSTRAINT pk_maintenance_runs PRIMARY KEY,
