@@ -53,9 +53,10 @@ WITH gone AS (
 SELECT count(*) FROM gone
 """)  # noqa: S608
 
-# Each ring doubles the wait for the next, up to 32 times the interval: a long backlog is not rung for ever.
+# Each ring doubles the wait for the next, up to 16 times the interval: a long backlog is not rung for ever, and what
+# only the sweep can save is done within a minute.
 _RING_AGAIN = text("""
-UPDATE session_tasks SET rings = rings + 1, due_at = now() + CAST(:interval AS interval) * power(2, least(rings, 5))
+UPDATE session_tasks SET rings = rings + 1, due_at = now() + CAST(:interval AS interval) * power(2, least(rings, 4))
 WHERE state IS NOT DISTINCT FROM 'PENDING' AND id = ANY(ARRAY(
     SELECT id FROM session_tasks
     WHERE finished_at IS NULL AND due_at <= now()

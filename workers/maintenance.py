@@ -29,6 +29,7 @@ log = structlog.get_logger("maintenance")
 
 SWEEP_LIMIT: Final = 1_000  # rows a transaction: some ten milliseconds under locks
 RING_LIMIT: Final = 5_120  # doorbells a sweep: twenty messages, however long the backlog
+UNHEARD_LIMIT: Final = 1_000  # messages that wait in the queue already: more of them would not be heard sooner
 BUDGET_SECONDS: Final = 12.0  # well under the tasks' hard time limit; what is left waits for the next tick
 
 Batch = Callable[[Connection], int]
@@ -54,6 +55,7 @@ class Maintenance:
         settings: retention of records, and the redelivery's interval.
         ring: rings for tasks that are committed.
         send: sends a maintenance task.
+        unheard: how many messages wait in the queue of the session tasks.
     """
 
     engine: Engine
@@ -61,6 +63,7 @@ class Maintenance:
     settings: WorkerSettings
     ring: Callable[[Iterable[tuple[UUID, Kind]]], bool]
     send: Callable[[str, list[Any]], bool]
+    unheard: Callable[[], int] = lambda: 0
 
     def expire_sessions(self, run_id: str | None = None, trigger: str = "beat") -> dict[str, Any]:
         """Mark overdue sessions. Reads compute expiry themselves, so this only writes down what already counts."""
@@ -106,8 +109,9 @@ class Maintenance:
     def redeliver_tasks(self) -> dict[str, Any]:
         """Ring again. No record of it: it runs every other second."""
         interval = timedelta(seconds=self.settings.redeliver_interval_seconds)
+        limit = RING_LIMIT if self.unheard() < UNHEARD_LIMIT else 0
         with self.engine.begin() as connection:
-            due = sweeps.ring_again(connection, RING_LIMIT, interval)
+            due = sweeps.ring_again(connection, limit, interval) if limit else []
             undone = sweeps.undone_runs(connection)
         if due:
             log.warning("doorbells rung again", tasks=len(due))

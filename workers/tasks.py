@@ -25,6 +25,7 @@ from workers.messages import (
     PURGE_RECORDS,
     REDELIVER_TASKS,
     SESSION_TASKS,
+    SESSIONS_QUEUE,
     pack_ids,
 )
 
@@ -51,6 +52,12 @@ class Process:
             except redis.RedisError as error:
                 log.warning("finished tasks not told, the API looks itself", tasks=len(ids), error=repr(error))
 
+        def unheard() -> int:
+            try:
+                return int(teller.llen(SESSIONS_QUEUE))
+            except redis.RedisError:
+                return 0
+
         self.executor = Executor(
             engine=self.engine,
             limits=settings.limits,
@@ -64,6 +71,7 @@ class Process:
             settings=settings,
             ring=lambda tasks: doorbell.ring(app, tasks),
             send=lambda name, args: doorbell.send(app, name, args),
+            unheard=unheard,
         )
 
 
