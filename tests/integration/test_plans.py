@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Select, TextClause
 
-from db import queries, statements, sweeps
+from db import operations, queries, statements, sweeps
 from db.engine import OPTIONS
 from db.lifecycle import Kind
 from local.servers import EmbeddedPostgres
@@ -64,6 +64,7 @@ OF_SWEEPS = {
     "interval": timedelta(seconds=2),
     "ids": [session_id(n) for n in (103, 104, 153, 154)],
 }
+OF_OPERATIONS = {"task_id": task_id(51), "new_id": uuid4(), "limit": BATCH}
 OF_QUERIES = {
     "session_id": session_id(52),
     "user_id": "user-52",
@@ -81,9 +82,14 @@ def of_module(module: Any, kind: type) -> dict[str, Any]:
 
 
 def all_statements() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Name -> text and values of everything on the three pages."""
+    """Name -> text and values of everything on these pages."""
     found = {name: (text, VALUES[name]) for name, text in of_module(statements, str).items()}
-    for module, kind, values in ((sweeps, TextClause, OF_SWEEPS), (queries, Select, OF_QUERIES)):
+    pages = (
+        (sweeps, TextClause, OF_SWEEPS),
+        (operations, TextClause, OF_OPERATIONS),
+        (queries, Select, OF_QUERIES),
+    )
+    for module, kind, values in pages:
         for name, statement in of_module(module, kind).items():
             found[name] = driver_text(statement, values)
     return found
@@ -131,7 +137,8 @@ def all_faults(prepared: Prepared) -> dict[str, list[str]]:
 
 
 def test_plans_that_were_made_for_empty_tables_serve_large_ones(early: Prepared) -> None:
-    assert all_faults(early) == {}
+    by_hand = of_module(operations, TextClause)  # in a process of their own, which plans anew
+    assert {name: places for name, places in all_faults(early).items() if name not in by_hand} == {}
 
 
 def test_no_plan_scans_or_sorts_a_large_table(late: Prepared) -> None:
