@@ -6,6 +6,7 @@ import sys
 import uvicorn
 
 from api.app import create_app
+from api.protocol import BoundedProtocol
 from api.settings import ApiSettings
 from api.state import State
 from db import logs
@@ -34,7 +35,7 @@ def main() -> None:
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         access_log=False,
         proxy_headers=False,

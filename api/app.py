@@ -7,6 +7,7 @@ from typing import Any, Final
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from api import demo, health, legacy, maintenance, navigation, sessions, tasks
@@ -20,6 +21,8 @@ log = structlog.get_logger("api")
 
 DESCRIPTION = "Keeps a shop's checkout sessions alive. Writes are accepted (202) and executed by Celery workers."
 
+PARTS: Final = (sessions, navigation, tasks, maintenance, legacy, health)
+ROUTES: Final = [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)]
 ERRORS_LIMIT: Final = 10  # of a request that are listed
 
 
@@ -36,7 +39,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         title="checkout-sessions", description=DESCRIPTION, version="1", lifespan=lifespan, redirect_slashes=False
     )
     app.state.parts = parts
-    for part in (sessions, navigation, tasks, maintenance, legacy, health):
+    for part in PARTS:
         app.include_router(part.router)
     demo.mount(app, settings)
     app.add_exception_handler(Problem, _problem)
@@ -72,4 +75,7 @@ async def _http(request: Request, error: Exception) -> Response:
     """What the framework refuses by itself."""
     assert isinstance(error, HTTPException)
     code = {400: "malformed_json", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-    return Problem(code.get(error.status_code, "invalid_request"), headers=error.headers).response(request.url.path)
+    problem = Problem(code.get(error.status_code, "invalid_request"), headers=error.headers)
+    if allowed := {m for route in ROUTES if route.path_regex.match(request.url.path) for m in route.methods or ()}:
+        problem.headers["Allow"] = ", ".join(sorted(allowed))  # the framework names those of the first route alone
+    return problem.response(request.url.path)

@@ -4,10 +4,11 @@ import re
 from typing import Any, Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from api.limits import BODY_LIMIT
+from api.limits import BODY_LIMIT, HEAD_LIMIT
 from api.problems import Problem
 
 log = structlog.get_logger("api")
@@ -49,6 +50,8 @@ class Edge:
             if problem is None:
                 await self._app(scope, _bounded(receive), sending)
                 return
+        except ClientDisconnect:  # nobody is there to hear an answer
+            return
         except BodyTooLarge:
             problem = Problem("body_too_large")
         except Exception:
@@ -60,6 +63,8 @@ class Edge:
 
 def _refused(method: str, headers: dict[bytes, bytes]) -> Problem | None:
     """What the headers alone tell to be refused."""
+    if sum(map(len, headers.values())) > HEAD_LIMIT:
+        return Problem("headers_too_large")
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > BODY_LIMIT:
         return Problem("body_too_large")

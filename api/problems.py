@@ -72,6 +72,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "malformed_json": Kind(400, "The body is not JSON", "Something in the request was not right.", "fix"),
     "unsupported_media_type": Kind(415, "The body is not JSON", "Something in the request was not right.", "fix"),
     "body_too_large": Kind(413, "The body is too large", "Your cart holds more than we can save.", "fix"),
+    "headers_too_large": Kind(431, "The headers are too large", "Something in the request was not right.", "fix"),
     "data_too_large": Kind(413, "The session's data is too large", "Your cart holds more than we can save.", "fix"),
     "idempotency_key_reused": Kind(
         422, "The idempotency key stands for another request", "Something in the request was not right.", "fix"
@@ -82,6 +83,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "rate_limited": Kind(429, "Too many requests", "That was a little too fast. Please try again.", "retry", 1),
     "backlog_full": Kind(503, "Too many tasks are pending", _BUSY, "retry", retry_after=5),
     "database_unavailable": Kind(503, "Postgres cannot be reached", _BUSY, "retry", retry_after=2),
+    "keys_unavailable": Kind(503, "The key set for tokens cannot be fetched", _BUSY, "retry", retry_after=2),
     "internal_error": Kind(500, "A fault of the server", _GENERIC, "retry"),
 }
 

@@ -13,8 +13,8 @@ from api.problems import KINDS
 Described = dict[int | str, dict[str, Any]]
 
 # Any path may answer these, those with a token these as well, and those with a body the last.
-ALWAYS: Final = ("body_too_large", "internal_error", "database_unavailable")
-TOKEN: Final = ("token_missing", "token_invalid", "token_expired", "rate_limited")
+ALWAYS: Final = ("headers_too_large", "body_too_large", "internal_error", "database_unavailable")
+TOKEN: Final = ("token_missing", "token_invalid", "token_expired", "keys_unavailable", "rate_limited")
 BODY: Final = ("invalid_request", "malformed_json", "unsupported_media_type")
 
 _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.types.json import set_json_loads
 from sqlalchemy import URL, ClauseElement, Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
@@ -60,12 +62,17 @@ def sync_engine(settings: DatabaseSettings, name: str, size: int = 1, **options:
 
 
 def async_engine(settings: DatabaseSettings, name: str, size: int = 8) -> AsyncEngine:
-    """For the API. `size` connections at most; who waits for one longer than a second hears 503."""
+    """For the API. `size` connections at most; who waits for one longer than a second hears 503.
+
+    Its JSON is read by what writes it again: numbers that Postgres spells as integers of any length are floats then, as
+    they are for JavaScript.
+    """
     return create_async_engine(
         database_url(settings),
         pool_size=size,
         max_overflow=0,
         pool_timeout=1,
+        json_deserializer=orjson.loads,
         connect_args=_connect_args(name),
     )
 
@@ -91,7 +98,9 @@ def transaction(engine: Engine) -> Iterator[Connection[Any]]:
 async def async_connection(settings: DatabaseSettings, name: str) -> AsyncConnection[Any]:
     """A connection of one's own in autocommit, where one statement is one transaction."""
     url = database_url(settings).set(drivername="postgresql").render_as_string(hide_password=False)
-    return await AsyncConnection.connect(url, autocommit=True, **_connect_args(name))
+    connection = await AsyncConnection.connect(url, autocommit=True, **_connect_args(name))
+    set_json_loads(orjson.loads, connection)
+    return connection
 
 
 def driver_sql(statement: ClauseElement) -> tuple[str, dict[str, Any]]:
