@@ -2,7 +2,7 @@
 
 import argparse
 
-from benchmarks import compare, large, report, upkeep
+from benchmarks import compare, large, report, upkeep, waits
 from benchmarks.load import need_wrk
 from benchmarks.systems import CHOICES, LOADS
 
@@ -30,6 +30,13 @@ def main() -> None:
     three.add_argument("--rounds", type=int, default=5)
     three.add_argument("--seconds", type=int, default=10, help="of one measurement of completes")
     three.add_argument("--out")
+    four = commands.add_parser("waits", help="thousands of clients that long-poll one API process")
+    four.add_argument("--clients", type=int, default=5_000)
+    four.add_argument("--arrive", type=float, default=30, help="seconds over which they come; 0 is all at once")
+    four.add_argument("--seconds", type=int, default=60, help="that all of them only wait")
+    four.add_argument("--tell", type=int, default=1_000, help="how many results are told then")
+    four.add_argument("--rate", type=float, default=20, help="of those, a second")
+    four.add_argument("--out")
     options = parser.parse_args()
     need_wrk()
     if options.command == "compare":
@@ -39,6 +46,10 @@ def main() -> None:
         large.report(found, options.out)
     elif options.command == "upkeep":
         upkeep.report(upkeep.upkeep(options.rows, options.rounds, options.seconds), options.out)
+    elif options.command == "waits":
+        waits.report(
+            waits.waits(options.clients, options.arrive, options.seconds, options.tell, options.rate), options.out
+        )
 
 
 def _compare(options: argparse.Namespace) -> None:
