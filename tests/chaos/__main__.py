@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ def main() -> None:
     if not 10 <= options.seconds <= 3600:
         parser.error("--seconds must be from 10 to 3600")
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # and leave no process behind
     sys.stdout.write(f"seed {seed}\n")
     sys.stdout.flush()
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:

@@ -15,7 +15,7 @@ from tests.chaos.record import Ask, Record
 from tests.stack import headers
 
 USERS = 50
-TABS = 2
+TABS = 3
 PAUSE = (0.2, 2.2)  # seconds between two clicks in a tab
 PASSERS_BY = 4.0  # a second: shoppers who ask for one thing and never come back, so that no later task wakes theirs
 PATIENCE = 60.0  # seconds for which a client repeats
@@ -81,9 +81,10 @@ class Shop:
                 more["Prefer"] = f"wait={wait}"
             if asked.key:
                 more["Idempotency-Key"] = asked.key
+            began = time.monotonic()
             response = await self.send(user, "POST", path, body, more, timed=not wait)
             if response is not None:
-                self.record.answered(asked, response)
+                self.record.answered(asked, response, began)
             if asked.task_id or not asked.key or (response is not None and response.status_code < 500):
                 break
             attempt += 1
@@ -112,9 +113,10 @@ class Shop:
         """Poll a task, as long as the client cares."""
         until = time.monotonic() + seconds
         while asked.task_id and asked.told is None and time.monotonic() < until:
+            began = time.monotonic()
             response = await self.send(asked.user, "GET", f"/api/tasks/{asked.task_id}?wait=2")
             if response is not None and response.status_code == 200:
-                self.record.answered(asked, response)
+                self.record.answered(asked, response, began)
             elif response is not None and response.status_code == 404:
                 self.record.breaches.append(f"ask {asked.number}: task {asked.task_id} was accepted and is unknown")
                 return
@@ -211,6 +213,7 @@ class Shopper:
         """Validate a session, as each page load does."""
         session = self.any_session()
         if session:
+            began = time.monotonic()
             response = await self.shop.send(self.user, "GET", f"/api/sessions/{session}")
             if response is not None and response.status_code == 200:
-                self.shop.record.read(response.json())
+                self.shop.record.read(response.json(), began)

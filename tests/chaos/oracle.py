@@ -77,7 +77,7 @@ def _changed(record: Record, tasks: list[Any], sessions: dict[str, str]) -> list
             found.append(f"changed: task {task.id} was told as {asked.told} and is {is_now}")
         if asked.began_line not in (None, task.addressed_status is None):
             found.append(f"changed: task {task.id} was told to begin a line: {asked.began_line}")
-    for session_id, reference in record.completed.items():
+    for session_id, (reference, _) in record.completed.items():
         if sessions.get(session_id) != reference:
             found.append(f"changed: session {session_id} was told completed with {reference}")
     return found

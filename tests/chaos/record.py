@@ -1,5 +1,6 @@
 """What the clients asked and what they were told, answer by answer: the campaign's truth beside the database's."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ class Record:
 
     asks: list[Ask] = field(default_factory=list)
     by_request: dict[str, Ask] = field(default_factory=dict)
-    completed: dict[str, str] = field(default_factory=dict)  # session -> payment reference, once told
+    completed: dict[str, tuple[str, float]] = field(default_factory=dict)  # session -> payment reference, told when
     answers: Counter[str] = field(default_factory=Counter)
     breaches: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of answered requests that did not ask to wait
@@ -50,8 +51,8 @@ class Record:
         self.by_request[request_id] = asked
         return request_id
 
-    def answered(self, asked: Ask, response: httpx.Response) -> None:
-        """Keep what the answer says about the task."""
+    def answered(self, asked: Ask, response: httpx.Response, began: float) -> None:
+        """Keep what the answer to a request that was sent at `began` says about the task."""
         body = response.json()
         if response.status_code >= 500 and body.get("code") not in EXPECTED:
             self.breaches.append(f"ask {asked.number}: answered {response.status_code} {body.get('code')}")
@@ -64,21 +65,21 @@ class Record:
         if "kind" in body and body["state"] != "PENDING":
             error = body["error"] and body["error"]["code"]
             self._tell(asked, body["state"], body["session_id"], error)
-            self.read(body["result"])
+            self.read(body["result"], began)
             if asked.kind == "renew" and body["result"]:
                 asked.began_line = body["result"]["origin"] == "created"
         elif "code" in body:
             self._tell(asked, "FAILURE", body["session_id"], body["code"])
 
-    def read(self, session: dict[str, Any] | None) -> None:
-        """A session as it was shown: once completed it stays so."""
+    def read(self, session: dict[str, Any] | None, began: float) -> None:
+        """A session as it was shown: who asks after it was told as completed, sees it so."""
         if not session:
             return
-        before = self.completed.get(session["id"])
+        reference, told = self.completed.get(session["id"], (None, time.monotonic()))
         if session["status"] == "completed":
-            self.completed[session["id"]] = session["payment_reference"]
-        if before is not None and before != session["payment_reference"]:
-            self.breaches.append(f"session {session['id']}: was completed with {before}, is {session['status']}")
+            self.completed.setdefault(session["id"], (session["payment_reference"], told))
+        if reference is not None and began > told and reference != session["payment_reference"]:
+            self.breaches.append(f"session {session['id']}: was completed with {reference}, is {session['status']}")
 
     def _tell(self, asked: Ask, state: str, session_id: str, code: str | None) -> None:
         told = (state, session_id, code)
