@@ -12,11 +12,15 @@ WORKER = "-m celery -A workers.celery_app worker --without-gossip --without-ming
 
 @dataclass(frozen=True)
 class Process:
-    """One process: the arguments of its `python`, and where it answers over HTTP that it is well."""
+    """One process: the arguments of its `python`, where it answers over HTTP that it is well, and when it is killed.
+
+    What a killed worker had not committed is done again, so no stop needs to be waited for long.
+    """
 
     name: str
     arguments: str
     probe: str | None = None
+    stop_seconds: int = 10
 
     def command(self, python: str, state: Path, flower_address: str, flower_port: int) -> list[str]:
         """The command line on this machine."""
@@ -42,5 +46,6 @@ PROCESSES = (
         " --enable_events=False"
         " --persistent=True --db={state}/flower.db --state_save_interval=60000 --purge_offline_workers=600",
         probe="/healthcheck",
+        stop_seconds=5,  # its state is saved at once; then it waits for answers of workers that stop as well
     ),
 )

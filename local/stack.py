@@ -18,10 +18,11 @@ from local.orphans import Parent, end_children
 from local.processes import Process
 from local.settings import LocalSettings
 from local.state import StateFolder
-from local.supervision import SOCKET_PATH_LIMIT, STOP_SECONDS, Program, Supervisor
+from local.supervision import SOCKET_PATH_LIMIT, Program, Supervisor
 
 ROOT = Path(__file__).parent.parent
 READY_SECONDS = 90.0
+STOP_SECONDS = 40.0  # supervisord kills what takes longer than it may; this is for what escaped it
 CRASHES = 3  # starts of one process before all is ready: it will not get there
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 0.5
@@ -69,7 +70,11 @@ class Stack:
         self._wait(self._all_run, "a process does not stay up")
 
     def watch(self) -> None:
-        """Return when supervisord has ended, or the `make` above wants to."""
+        """Return when the `make` above wants to stop.
+
+        Raises:
+            SetupError: supervisord has ended, which nobody asked for.
+        """
         parent = Parent()
         while not parent.was_interrupted:
             pid, _ = os.waitpid(-1, os.WNOHANG)  # orphans that were adopted are buried here too
@@ -84,7 +89,7 @@ class Stack:
         if self.supervisord:
             self.supervisord.send_signal(signal.SIGTERM)
             self.supervisord = None
-        end_children(seconds=4 * STOP_SECONDS)
+        end_children(STOP_SECONDS)
         if self._short_folder:
             self._short_folder.cleanup()
 
@@ -98,7 +103,7 @@ class Stack:
         return Program(server.name, server.argv("--lock", self._lock), server.stop_signal, is_server=True)
 
     def _program(self, process: Process) -> Program:
-        return Program(process.name, self._launched(self._command(process)))
+        return Program(process.name, self._launched(self._command(process)), stop_seconds=process.stop_seconds)
 
     def _command(self, process: Process) -> list[str]:
         return process.command(sys.executable, self.state.folder, "127.0.0.1", self.settings.flower_port)

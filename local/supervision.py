@@ -16,7 +16,6 @@ from supervisor.xmlrpc import SupervisorTransport
 CONFIGURATION = "supervisord.conf"
 SERVERS, SERVICE = 10, 20  # started in this order, stopped in the other
 STEADY_SECONDS = 3  # who ends sooner has failed to start: it is tried again after a while that grows
-STOP_SECONDS = 10  # then SIGKILL; what a task had not committed is done again
 SOCKET_PATH_LIMIT = 100  # the kernel's is 107 bytes, and supervisord adds its process id for a moment
 
 
@@ -27,6 +26,7 @@ class Program:
     name: str
     command: list[str]
     stop_signal: signal.Signals = signal.SIGTERM
+    stop_seconds: int = 10
     is_server: bool = False
 
 
@@ -78,7 +78,7 @@ class Supervisor:
             "startsecs": str(STEADY_SECONDS),
             "startretries": "1000000",  # never give up: what it waits for may be back any minute
             "stopsignal": program.stop_signal.name.removeprefix("SIG"),
-            "stopwaitsecs": str(STOP_SECONDS),
+            "stopwaitsecs": str(program.stop_seconds),
             "killasgroup": "true",
             "redirect_stderr": "true",
             "stdout_logfile": f"logs/{program.name}.log",

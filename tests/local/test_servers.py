@@ -19,15 +19,17 @@ from local.servers import EmbeddedPostgres, EmbeddedRedis, OlderStateError
 from tests.stack import ROOT, eventually
 
 
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path) as server:
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One that each test leaves running."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(tmp_path) as server:
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """One that each test leaves running."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
@@ -70,12 +72,12 @@ def test_postgres_keeps_data_and_port_over_a_stop(postgres: EmbeddedPostgres) ->
 
 def test_postgres_comes_back_from_a_crash_with_what_was_committed(postgres: EmbeddedPostgres) -> None:
     with psycopg.connect(postgres.libpq_url) as connection:
-        connection.execute("CREATE TABLE kept ()")
+        connection.execute("CREATE TABLE committed ()")
         connection.commit()
         postgres.kill()
     assert (postgres.data / "postmaster.pid").exists()
     postgres.start()
-    assert ask(postgres, "SELECT count(*) FROM kept") == "0"
+    assert ask(postgres, "SELECT count(*) FROM committed") == "0"
 
 
 def test_a_pid_file_that_names_another_program_is_no_obstacle(postgres: EmbeddedPostgres) -> None:

@@ -106,7 +106,7 @@ def test_it_stops_while_it_starts(running: Running, folder: Path) -> None:
     assert running.is_gone()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_it_stops_with_the_make_that_runs_it(running: Running, folder: Path, number: signal.Signals) -> None:
     makefile = folder.with_name("Makefile")
     launch = "-I -S local/launch.py --end-with-parent SIGTERM --"
