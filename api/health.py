@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, Literal
 
 from fastapi import APIRouter, Response
@@ -65,9 +65,11 @@ async def ready(parts: Parts) -> Response:
             checks["schema"] = "missing: run the migrations"
         else:
             overdue = bounds_of(parts.settings).overdue.total_seconds()
-            if await _older(parts, queries.OLDEST_PENDING, BEHIND_SECONDS):
+            behind = await read(parts, queries.PENDING_FOR_LONG, age=timedelta(seconds=BEHIND_SECONDS))
+            if behind.first():
                 checks["workers"] = f"behind: a task is pending for more than {BEHIND_SECONDS} s"
-            if await _older(parts, queries.OLDEST_OVERDUE, overdue):
+            oldest = (await read(parts, queries.OLDEST_OVERDUE)).scalar_one_or_none()
+            if oldest is not None and oldest > overdue:
                 checks["cleanup"] = f"behind: an expired session is not marked for more than {overdue:.0f} s"
     except Exception:
         checks |= {"postgres": "unreachable", "schema": "unknown", "workers": "unknown", "cleanup": "unknown"}
@@ -78,11 +80,6 @@ async def ready(parts: Parts) -> Response:
     fine = execute and checks["cleanup"] == "ok"
     status = "ok" if fine else "degraded" if accept else "unavailable"
     return json({"status": status, "accept": accept, "execute": execute, "checks": checks}, 200 if accept else 503)
-
-
-async def _older(parts: Parts, query: queries.Rows, seconds: float) -> bool:
-    age = (await read(parts, query)).scalar_one_or_none()
-    return age is not None and age > seconds
 
 
 class _Cache:
@@ -101,10 +98,14 @@ async def metrics(parts: Parts) -> Response:
     return Response(_Cache.body, media_type=CONTENT_TYPE_LATEST)
 
 
+async def _figures(parts: Parts, since: date) -> figures.Figures:
+    async with parts.reader.connect() as connection:
+        return await figures.figures(connection, since)
+
+
 async def _metrics(parts: Parts) -> bytes:
     since = (datetime.now(UTC) - timedelta(days=RATES_DAYS)).date()
-    async with in_time(COUNT_SECONDS), parts.reader.connect() as connection:
-        now = await figures.figures(connection, since)
+    now = await in_time(_figures(parts, since), COUNT_SECONDS)
     registry = CollectorRegistry()
 
     def gauge(name: str, text: str, value: float | None) -> None:

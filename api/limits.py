@@ -74,7 +74,7 @@ class Backlog:
         """Count what is pending, for ever."""
         while True:
             try:
-                async with asyncio.timeout(2), self._engine.connect() as connection:
+                async with self._engine.connect() as connection:
                     self.pending = (
                         await connection.execute(queries.PENDING_UP_TO, {"limit": self._limit})
                     ).scalar_one()

@@ -49,11 +49,15 @@ async def begin_cleanup(parts: State) -> UUID:
         {"id": uuid7(), "task": name, "trigger": "http", "cleanup_id": cleanup_id}
         for name in (EXPIRE_SESSIONS, DELETE_SESSIONS)
     ]
-    async with in_time(), parts.engine.begin() as connection:
-        await connection.execute(insert(MaintenanceRun), runs)
+    await in_time(_commit(parts, runs))
     for run in runs:
         await parts.doorbells.send(str(run["task"]), [str(run["id"])])
     return cleanup_id
+
+
+async def _commit(parts: State, runs: list[dict[str, Any]]) -> None:
+    async with parts.engine.begin() as connection:
+        await connection.execute(insert(MaintenanceRun), runs)
 
 
 async def cleanup_task(parts: State, cleanup_id: UUID, wait: float) -> dict[str, Any]:

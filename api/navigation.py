@@ -39,8 +39,7 @@ async def navigate_session(session_id: str, body: schemas.Navigate, parts: Parts
     known = known_id(session_id)
     if not principal.service or body.user_id:
         principal = Principal(user_of(principal, body.user_id), service=False)
-    async with in_time():
-        changed = await _navigate(parts, principal, known, body)
+    changed = await in_time(_navigate(parts, principal, known, body))
     return json((changed or await visible_session(parts, principal, session_id)).as_json())
 
 

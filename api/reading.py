@@ -1,9 +1,8 @@
 """Reads for the API: bounded in time, repeated once where a connection died while it was idle."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Result
 from sqlalchemy.exc import DBAPIError
@@ -13,23 +12,40 @@ from api.state import State
 from db.engine import is_outage
 from db.queries import Rows
 
+T = TypeVar("T")
+
 READ_SECONDS: Final = 1.8  # then the client hears 503: within two seconds, whatever Postgres does
 
+_left: set[asyncio.Task[Any]] = set()  # what nobody waits for any more, until it has given its connection back
 
-@asynccontextmanager
-async def in_time(seconds: float = READ_SECONDS) -> AsyncIterator[None]:
-    """What is asked of Postgres in here is answered in time, or not at all.
+
+async def in_time(work: Coroutine[Any, Any, T], seconds: float = READ_SECONDS) -> T:
+    """The result of what is asked of Postgres, if it comes in time.
+
+    What comes too late is left to end by itself, and does so by the statement's time limit. It is never cancelled: a
+    connection whose checkout or return is cut off would be lost to the pool.
 
     Raises:
         Problem: `database_unavailable`.
     """
+    task = asyncio.create_task(work)
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        _left.add(task)
+        task.add_done_callback(_forget)
+        raise unavailable()
     try:
-        async with asyncio.timeout(seconds):
-            yield
+        return task.result()
     except Exception as error:
         if is_outage(error):
             raise unavailable() from error
         raise
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _left.discard(task)
+    if not task.cancelled():
+        task.exception()  # nobody else asks for it
 
 
 async def read(parts: State, statement: Rows, **parameters: Any) -> Result[*tuple[Any, ...]]:
@@ -38,13 +54,16 @@ async def read(parts: State, statement: Rows, **parameters: Any) -> Result[*tupl
     Raises:
         Problem: `database_unavailable`.
     """
-    async with in_time():
-        try:
-            return await _execute(parts, statement, parameters)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            return await _execute(parts, statement, parameters)
+    return await in_time(_twice(parts, statement, parameters))
+
+
+async def _twice(parts: State, statement: Rows, parameters: dict[str, Any]) -> Result[*tuple[Any, ...]]:
+    try:
+        return await _execute(parts, statement, parameters)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return await _execute(parts, statement, parameters)
 
 
 async def _execute(parts: State, statement: Rows, parameters: dict[str, Any]) -> Result[*tuple[Any, ...]]:
