@@ -9,7 +9,7 @@ from db.engine import is_outage, sync_engine
 from db.invariants import Bounds, Finding, examine
 from workers.settings import WorkerSettings
 
-BROKEN, UNREACHABLE = 1, 2  # exit statuses
+BROKEN, UNKNOWN = 1, 2  # exit statuses
 
 
 def bounds_of(settings: WorkerSettings) -> Bounds:
@@ -46,10 +46,12 @@ def main() -> None:
         if not is_outage(error):
             raise
         sys.stderr.write("Postgres cannot be reached: is DATABASE_URL right, and the server up?\n")
-        sys.exit(UNREACHABLE)
+        sys.exit(UNKNOWN)
     sys.stdout.write(table(findings) + "\n")
-    if any(finding.broken or finding.unknown for finding in findings):
+    if any(finding.broken for finding in findings):
         sys.exit(BROKEN)
+    if any(finding.unknown for finding in findings):
+        sys.exit(UNKNOWN)
 
 
 if __name__ == "__main__":
