@@ -7,6 +7,7 @@
 outage does. Both end with the process that started them.
 """
 
+import errno
 import importlib.util
 import os
 import shutil
@@ -120,8 +121,11 @@ class EmbeddedPostgres(EmbeddedServer):
             text=True,
             check=False,
         )
+        if "No space left on device" in done.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.data))
         if done.returncode != 0:
-            raise ServerError(f"{Path(command[0]).name} failed: {done.stderr.strip() or done.stdout.strip()}")
+            words = [line for line in done.stderr.splitlines() if ": " in line] or ["it says nothing"]
+            raise ServerError(f"{Path(command[0]).name} failed: {words[0]}")
         return done.stderr
 
 
