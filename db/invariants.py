@@ -45,9 +45,7 @@ class Bounds:
 class Finding:
     """What an invariant's statement found.
 
-    Args:
-        broken: ids of rows, or users, that break it, at most `EXAMPLES`.
-        unknown: why it could not be checked; None if it was.
+    `broken` are rows or users that break it, at most `EXAMPLES`; `unknown` is why it could not be checked.
     """
 
     name: str
@@ -69,8 +67,8 @@ t AS MATERIALIZED (
 )
 """  # noqa: S608 - constants of this module and of the models
 
-# Name -> (promise, FROM and WHERE of what breaks it). What a session and its task share is the transaction that wrote
-# both, so its clock. OFFSET 0 keeps a look-up of each row one, also where statistics are missing.
+# Name -> (promise, what breaks it). A session and its task share the transaction that wrote both, so its clock.
+# OFFSET 0 keeps a look-up of each row one, also where statistics are missing.
 INVARIANTS: Final[Mapping[str, tuple[str, str]]] = {
     "one_active": (
         "a user has at most one active session",
