@@ -54,8 +54,10 @@ test-full: lint  ## everything
 	@$(python) -m tests.browser.install
 	@$(python) -m pytest
 
-bench: install   ## this service beside its baselines (about half an hour); OPTIONS="--quick" for a first look
-	@$(python) -m benchmarks compare --out benchmarks/results $(OPTIONS)
+BENCH ?= compare
+bench: install   ## this service beside its baselines, half an hour; OPTIONS=--quick, BENCH=large|upkeep|bloat|waits|scale
+	@.venv/bin/uv sync --quiet --frozen --inexact --group bench
+	@$(python) -m benchmarks $(BENCH) --out benchmarks/results $(OPTIONS)
 
 clean:           ## caches; the data in .local and .venv stay
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from api.auth import Verifier
 from api.edge import Edge
+from api.hot import HotRoute
 from api.limits import Rates
 from api.problems import Problem
+from api.protocol import BoundedProtocol
 from api.settings import ApiSettings
 from api.state import State
 
@@ -30,9 +32,17 @@ class Parts:
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_app(settings: ApiSettings, lifespan: Lifespan) -> FastAPI:
-    """The service's application without its paths."""
-    app = FastAPI(title="baseline", lifespan=lifespan)
+def create_app(settings: ApiSettings, lifespan: Lifespan, create: Callable[..., Any]) -> FastAPI:
+    """The service's application with one path, served as the service serves its own.
+
+    Args:
+        lifespan: opens and closes what the path needs.
+        create: answers POST /api/sessions.
+    """
+    app = FastAPI(title="baseline", lifespan=lifespan, redirect_slashes=False)
+    router = APIRouter(prefix="/api/sessions", route_class=HotRoute)
+    router.post("", status_code=201)(create)
+    app.include_router(router)
     app.state.parts = Parts(Verifier(settings), Rates(settings.rate_limit), State.clock)
     app.add_exception_handler(Problem, _problem)
     app.add_middleware(Edge)
@@ -51,9 +61,10 @@ def serve(app: FastAPI, settings: ApiSettings) -> None:
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         access_log=False,
+        proxy_headers=False,
         log_level="warning",
         server_header=False,
         timeout_keep_alive=30,

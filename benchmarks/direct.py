@@ -96,14 +96,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
         yield
         await writer.close()
 
-    app = baseline.create_app(settings, lifespan)
+    return baseline.create_app(settings, lifespan, create_session)
 
-    @app.post("/api/sessions", status_code=201)
-    async def create_session(body: schemas.Create, parts: Parts, principal: Authenticated) -> Response:
-        row = await parts.writer.create(user_of(principal, body.user_id), body)
-        return json(session_view(row).as_json(), 201)
 
-    return app
+async def create_session(body: schemas.Create, parts: Parts, principal: Authenticated) -> Response:
+    """Begin a session."""
+    row = await parts.writer.create(user_of(principal, body.user_id), body)
+    return json(session_view(row).as_json(), 201)
 
 
 if __name__ == "__main__":

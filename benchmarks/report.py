@@ -1,11 +1,13 @@
 """The comparison's report: rates, latencies, ratios round by round, and what each process used."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.compare import Comparison
+from benchmarks.plot import draw
 from benchmarks.results import facts, spread, table, write
 
 # What issue 4 asks for: (title, figure, load, against, clients, bound, whether more is better).
@@ -37,6 +39,8 @@ def report(result: Comparison, folder: str | None) -> None:
         _choices(result),
     ]
     write("compare", "\n".join(parts), _data(result), folder)
+    if folder:
+        draw(result, Path(folder) / "compare.svg")
 
 
 def ratios(result: Comparison, figure: str, load: str, against: str, clients: int) -> list[float]:

@@ -34,8 +34,6 @@ def create_app(settings: ApiSettings, celery: Celery, wait: str) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
 
-    app = baseline.create_app(settings, lifespan)
-
     def send(user_id: str, body: schemas.Create) -> Any:
         arguments = [user_id, body.package, body.step, body.data or {}]
         return celery.send_task("textbook.create_session", args=arguments)
@@ -50,14 +48,13 @@ def create_app(settings: ApiSettings, celery: Celery, wait: str) -> FastAPI:
                 await asyncio.sleep(int(wait) / 1000)
         return result.result
 
-    @app.post("/api/sessions", status_code=201)
     async def create_session(body: schemas.Create, principal: Authenticated) -> Response:
         user_id = user_of(principal, body.user_id)
         if wait == "get":
             return json(await run_in_threadpool(blocking, user_id, body), 201)
         return json(await polling(user_id, body), 201)
 
-    return app
+    return baseline.create_app(settings, lifespan, create_session)
 
 
 if __name__ == "__main__":
