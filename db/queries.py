@@ -6,7 +6,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, ScalarSelect, Select, and_, bindparam, case, func, literal_column, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Interval,
+    ScalarSelect,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
@@ -238,11 +250,10 @@ CLEANUP_RUNS: Rows = select(
 # Whether the schema is there.
 READINESS: Rows = select(func.to_regclass(SessionTask.__tablename__).label("schema"))
 
-# Seconds that the task whose doorbell was due first is pending; none if nothing is due.
-OLDEST_PENDING: Rows = (
-    select(func.extract("epoch", func.now() - SessionTask.accepted_at))
-    .where(SessionTask.finished_at.is_(None), SessionTask.due_at <= func.now())
-    .order_by(SessionTask.due_at)
+# A task that is pending for longer than `age`, however often its doorbell was rung again meanwhile.
+PENDING_FOR_LONG: Rows = (
+    select(SessionTask.id)
+    .where(SessionTask.finished_at.is_(None), SessionTask.accepted_at < func.now() - bindparam("age", type_=Interval))
     .limit(1)
 )
 

@@ -1,0 +1,121 @@
+"""Live, ready and measured, in each state that a service can be in."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from local.servers import EmbeddedPostgres
+from tests.api.asking import begin
+from tests.api.conftest import Enter, Service
+from tests.conftest import create_database
+from tests.stack import ROOT, Stack, eventually
+
+CHECKS = {"postgres", "schema", "redis", "workers", "cleanup"}
+
+
+def ready(client: httpx.Client, status: str) -> dict[str, Any]:
+    """Wait until the service says that it is in this state."""
+
+    def look() -> dict[str, Any] | None:
+        response = client.get("/readyz")
+        body: dict[str, Any] = response.json()
+        assert body.keys() == {"status", "accept", "execute", "checks"}
+        assert body["checks"].keys() == CHECKS
+        assert response.status_code == (200 if body["accept"] else 503)
+        return body if body["status"] == status else None
+
+    return eventually(look, status)
+
+
+def test_live(shopper: httpx.Client) -> None:
+    response = shopper.get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_probes_need_no_token(enter: Enter) -> None:
+    client = enter()
+    del client.headers["Authorization"]
+    assert [client.get(path).status_code for path in ("/healthz", "/metrics")] == [200, 200]
+    assert [httpx.get(client.base_url.join(path)).status_code for path in ("/docs", "/openapi.json")] == [200, 200]
+    assert client.get("/readyz").status_code == 200
+
+
+def test_not_ready_without_the_schema(
+    postgres: EmbeddedPostgres, service: Service, enter: Enter, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """And ready as soon as it is there: nothing is restarted. Until then what is asked is a fault, and says so."""
+    url = create_database(postgres, "api_empty")
+    with Stack(url, service.stack.env["REDIS_URL"], tmp_path_factory.mktemp("empty")) as stack:
+        stack.start("api")
+        client = enter(url=stack.url)
+        body = ready(client, "unavailable")
+        assert body["checks"]["postgres"] == "ok"
+        assert body["checks"]["schema"].startswith("missing")
+        assert client.get("/healthz").status_code == 200
+        for response in (client.get("/api/sessions/x"), client.post("/api/sessions", json={"package": "p"})):
+            assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+            assert "checkout_sessions" not in response.text, "tells nothing of the inside"
+            assert response.headers["X-Request-ID"] in stack.processes[0].log.read_text()
+        old = client.post("/api/validate-checkout-session", json={"sessionId": "x"})
+        assert (old.status_code, old.json()["code"]) == (500, "internal_error")
+        migrated = [sys.executable, "-m", "db.migrate", "up"]
+        subprocess.run(migrated, cwd=ROOT, env={"DATABASE_URL": url}, check=True, capture_output=True)
+        ready(client, "ok")
+        assert client.post("/api/sessions", json={"package": "p"}).status_code == 202
+
+
+def test_degraded_while_nobody_executes(services: Callable[..., Service], enter: Enter) -> None:
+    """However often the sweep has rung for what waits, and whatever is accepted meanwhile."""
+    deserted = services("deserted", "api")
+    client = enter(url=deserted.stack.url)
+    body = ready(client, "ok")
+    assert body == {"status": "ok", "accept": True, "execute": True, "checks": dict.fromkeys(CHECKS, "ok")}
+    client.post("/api/sessions", json={"package": "p"})
+    assert ready(client, "ok")["checks"]["workers"] == "ok"  # it has not waited for long
+    deserted.sql.execute(
+        "UPDATE session_tasks SET accepted_at = now() - interval '11 s', due_at = now() + interval '1 hour'"
+    )
+    client.post("/api/sessions", json={"package": "p"})
+    body = ready(client, "degraded")
+    assert (body["accept"], body["execute"]) == (True, False)
+    assert body["checks"]["workers"].startswith("behind")
+    deserted.stack.start("worker")
+    client.post("/api/sessions", json={"package": "p"})  # their doorbell rings for the user's older tasks as well
+    ready(client, "ok")
+
+
+def test_metrics(shopper: httpx.Client, service: Service) -> None:
+    begin(shopper)
+
+    def look() -> dict[str, float] | None:
+        response = shopper.get("/metrics")
+        assert response.headers["Content-Type"].startswith("text/plain; version=")
+        found = re.findall(r"^checkout_sessions_(\w+) (\S+)$", response.text, re.MULTILINE)
+        values = {name: float(value) for name, value in found}
+        return values if values["active"] >= 1 and values["pending_tasks"] == 0 else None
+
+    values = eventually(look, "counted again, which is done every few seconds")
+    assert values.keys() >= {
+        "active", "completion_ratio", "cleanup_runs_24h", "pending_tasks", "oldest_pending_task_seconds",
+        "oldest_overdue_session_seconds", "last_expiry_run_seconds", "waiting_requests",
+    }  # fmt: skip
+    stored = service.one("SELECT count(*) AS n FROM checkout_sessions WHERE status = 'active' AND expires_at > now()")
+    assert values["active"] <= stored["n"]
+
+
+def test_degraded_while_what_expired_is_not_marked(services: Callable[..., Service], enter: Enter) -> None:
+    """Without beat nobody marks. Nothing is wrong for shoppers, reads compute it; operators should know."""
+    unkept = services("unkept", "worker", "api", EXPIRE_INTERVAL_SECONDS="0.1")
+    client = enter(url=unkept.stack.url)
+    session = begin(client)
+    ready(client, "ok")
+    unkept.age(session["id"], 2)
+    body = ready(client, "degraded")
+    assert (body["accept"], body["execute"]) == (True, True)
+    assert {name for name, check in body["checks"].items() if check != "ok"} == {"cleanup"}
+    assert body["checks"]["cleanup"].startswith("behind")
