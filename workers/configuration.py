@@ -52,7 +52,7 @@ def create_app(settings: WorkerSettings, transport: dict[str, Any]) -> Celery:
         broker_connection_retry=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,
-        broker_pool_limit=4,
+        broker_pool_limit=32,  # Flower asks nine things at once and needs two connections for each; fewer lock it up
         broker_pool_acquire_timeout=1,
         task_publish_retry=False,
         worker_consumer="workers.consumer:Consumer",
