@@ -68,13 +68,11 @@ def test_redelivery_does_not_snowball(database_url: str) -> None:
     """100,000 pending that nobody hears of: a sweep rings for a few, and for none while enough bells wait unheard."""
     settings = WorkerSettings(database_url=database_url, redis_url="redis://localhost")
     engine = sync_engine(settings, "test", size=2)
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO session_tasks (id, kind, user_id, session_id, payload) "
-                "SELECT gen_random_uuid(), 'create', 'user ' || n / 4, gen_random_uuid(), '{}' "
-                "FROM generate_series(1, 100000) AS n"
-            )
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as plain:
+        plain.execute(
+            "INSERT INTO session_tasks (id, kind, user_id, session_id, payload) "
+            "SELECT gen_random_uuid(), 'create', 'user ' || n / 4, gen_random_uuid(), '{}' "
+            "FROM generate_series(1, 100000) AS n"
         )
     rung: list[int] = []
 
