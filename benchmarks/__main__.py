@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from benchmarks import compare, large, report, scale, upkeep, waits
+from benchmarks import bloat, compare, large, report, scale, upkeep, waits
 from benchmarks.load import need_wrk
 from benchmarks.systems import CHOICES, LOADS, Choice
 
@@ -39,6 +39,10 @@ def main() -> None:
     add("--rows", type=int, default=1_000_000, help="%(default)s to expire, and as many to delete")
     add("--rounds", type=int, default=5)
     add("--seconds", type=int, default=10, help="of one measurement of completes")
+
+    add = command("bloat", "the table's size after rounds of sessions that came and went", _bloat)
+    add("--rows", type=int, default=100_000, help="%(default)s a round, and as many that stay")
+    add("--rounds", type=int, default=10)
 
     add = command("waits", "thousands of clients that long-poll one API process", _waits)
     add("--clients", type=int, default=5_000)
@@ -90,6 +94,10 @@ def _large(options: Options) -> None:
 
 def _upkeep(options: Options) -> None:
     upkeep.report(upkeep.upkeep(options.rows, options.rounds, options.seconds), options.out)
+
+
+def _bloat(options: Options) -> None:
+    bloat.report(bloat.bloat(options.rows, options.rounds), options.out)
 
 
 def _waits(options: Options) -> None:

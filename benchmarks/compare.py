@@ -97,7 +97,7 @@ def _tried(
             measure(system, target, both, requests, 32, 1)
             found = [measure(system, target, both, requests, clients, CHOOSING_SECONDS) for clients in CHOOSING_CLIENTS]
         tried.append((choice, found))
-        say(f"choosing  {name:<9} {choice}  " + "  ".join(f"{one.rate:.0f}/s" for one in found))
+        say(f"choosing  {name}: {choice.describe(name)}  " + "  ".join(f"{one.rate:.0f}/s" for one in found))
     return tried
 
 

@@ -60,9 +60,10 @@ LOADS: Final = {
 # What served each best on two cores; `compare` measures it again unless told not to.
 CHOICES: Final = {"direct": Choice(), "textbook": Choice(), "ours": Choice()}
 POOLS: Final = (("prefork", 1), ("prefork", 2), ("solo", 1))
+WAITS: Final = ("get", "20", "100")
 CANDIDATES: Final = {
     "direct": [Choice(api=api, connections=size) for api in (1, 2) for size in (4, 8, 16)],
-    "textbook": [Choice(api=api, children=n, wait=wait) for api in (1, 2) for n in (1, 2) for wait in ("get", "10")],
+    "textbook": [Choice(api=api, children=n, wait=wait) for api in (1, 2) for n in (1, 2) for wait in WAITS],
     "ours": [Choice(api=api, pool=pool, children=n) for api in (1, 2) for pool, n in POOLS],
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ app.conf.update(
     worker_prefetch_multiplier=4,
     result_expires=600,
     task_default_queue="textbook",
-    broker_pool_limit=None,  # the API's threads publish at once
+    broker_pool_limit=32,  # connections that the API's threads publish on
     broker_connection_retry_on_startup=True,
 )
 sessions: sessionmaker[Session]
