@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -11,11 +12,14 @@ import pytest
 from psycopg import Connection
 from sqlalchemy import Engine
 
+from db.engine import transaction
 from db.lifecycle import Kind, Session, Status
 from tests.factories import accept, add_sessions, make_row, make_task, read_sessions, read_tasks, states
 from tests.integration.conftest import make_executor
 from tests.integration.racing import RACERS, Race, asking, executing
 from tests.soundness import assert_sound
+from tests.stack import eventually
+from workers.execution import take
 
 ROUNDS = 60
 CREATE, RENEW, RECOVER, COMPLETE = Kind.CREATE, Kind.RENEW, Kind.RECOVER, Kind.COMPLETE
@@ -161,3 +165,21 @@ def test_overlapping_messages_of_several_executors(race: Race, connection: Conne
             assert [s.status for s in read_sessions(connection, user)] == [Status.COMPLETED, Status.INVALIDATED]
         rows = read_tasks(connection, *tasks)
         assert {row["attempts"] for row in rows} == {0}, "nobody stood in anybody's way"
+
+
+def test_who_comes_second_waits_for_the_first_and_then_finds_nothing_to_do(
+    race: Race, connection: Connection[Any], engine: Engine
+) -> None:
+    user = new_user()
+    first, later = (make_task(CREATE, user_id=user, package="gold") for _ in range(2))
+    accept(connection, first, later)
+    with ThreadPoolExecutor() as pool:
+        with transaction(engine) as under_way:
+            assert [taken.task.id for taken in take(under_way, [later.id])] == [first.id, later.id]
+            second = pool.submit(race.executors[0].execute, [later.id], "second")
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            eventually(lambda: connection.execute(waits).fetchone()[0] == 1)
+        assert second.result(60).finished == 2, "the first gave up: it did nothing"
+    assert race.executors[1].execute([first.id], "third").finished == 0
