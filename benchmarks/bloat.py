@@ -40,7 +40,7 @@ class Bloat:
     facts: str = ""
 
 
-def bloat(count: int, rounds: int, say: Callable[[str], None] = print) -> Bloat:
+def bloat(count: int, rounds: int, say: Callable[[str], None] = results.say) -> Bloat:
     """Measure `rounds` of `count` sessions each, over a table of as many that stay."""
     result = Bloat(count)
     with temporary_folder() as folder, servers(folder / "servers", autovacuum_naptime="5s") as both:

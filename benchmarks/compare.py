@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import results
 from benchmarks.folder import temporary_folder
 from benchmarks.measure import Measurement, measure
 from benchmarks.requests import creates
@@ -16,7 +17,7 @@ from benchmarks.systems import CANDIDATES, CHOICES, LOADS, Choice, System, runni
 CHOOSING_CLIENTS = (32, 128)
 CHOOSING_SECONDS = 2
 
-Say = Callable[[str], None]  # takes a line on what is done; `print` is one
+Say = Callable[[str], None]  # takes a line on what is done
 
 
 @dataclass
@@ -40,7 +41,7 @@ def compare(
     rounds: int,
     seconds: int,
     choices: dict[str, Choice] | None,
-    say: Say = print,
+    say: Say = results.say,
 ) -> Comparison:
     """Measure.
 

@@ -8,10 +8,10 @@ unique index; the loser tries again.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.errors import UniqueViolation
 from uuid_utils.compat import uuid7
@@ -20,7 +20,6 @@ from api import schemas
 from api.auth import Authenticated
 from api.responses import json
 from api.settings import ApiSettings
-from api.state import Parts
 from api.tasks import user_of
 from benchmarks import baseline
 from db.engine import async_connection
@@ -73,7 +72,7 @@ class Writer:
             for tries in range(1, TRIES + 1):
                 try:
                     cursor = connection.cursor(binary=True)
-                    row = await (await cursor.execute(CREATE, values, prepare=True)).fetchone()
+                    row: tuple[Any, ...] | None = await (await cursor.execute(CREATE, values, prepare=True)).fetchone()
                 except UniqueViolation:
                     if tries == TRIES:
                         raise
@@ -99,9 +98,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
     return baseline.create_app(settings, lifespan, create_session)
 
 
-async def create_session(body: schemas.Create, parts: Parts, principal: Authenticated) -> Response:
+async def _writer(request: Request) -> Writer:
+    writer: Writer = request.app.state.parts.writer
+    return writer
+
+
+async def create_session(
+    body: schemas.Create, writer: Annotated[Writer, Depends(_writer)], principal: Authenticated
+) -> Response:
     """Begin a session."""
-    row = await parts.writer.create(user_of(principal, body.user_id), body)
+    row = await writer.create(user_of(principal, body.user_id), body)
     return json(session_view(row).as_json(), 201)
 
 

@@ -41,7 +41,7 @@ class Sizes:
     facts: str = ""
 
 
-def large(sizes: Sequence[int], rounds: int, seconds: int, say: Callable[[str], None] = print) -> Sizes:
+def large(sizes: Sequence[int], rounds: int, seconds: int, say: Callable[[str], None] = results.say) -> Sizes:
     """Measure tables of `sizes` rows beside what the requests need themselves."""
     result = Sizes(sizes)
     with temporary_folder() as folder, servers(folder / "servers") as both, ExitStack() as stack:

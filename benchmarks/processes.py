@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,17 +114,17 @@ def _answers(url: str, popen: subprocess.Popen[bytes]) -> bool:
 class Usage:
     """CPU seconds since each process's start, and resident bytes, by label."""
 
-    cpu: Counter[str]
+    cpu: Mapping[str, float]
     rss: Counter[str]
 
     def since(self, before: "Usage") -> dict[str, float]:
         """CPU seconds used since then, by label."""
-        return {label: self.cpu[label] - before.cpu[label] for label in self.cpu}
+        return {label: used - before.cpu.get(label, 0) for label, used in self.cpu.items()}
 
 
 def usage(pids: Mapping[str, Iterable[int]]) -> Usage:
     """Of these processes and everything they forked; of children that have ended, as far as they were waited for."""
-    cpu: Counter[str] = Counter()
+    cpu: defaultdict[str, float] = defaultdict(float)
     rss: Counter[str] = Counter()
     for label, roots in pids.items():
         for root in roots:

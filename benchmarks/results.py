@@ -7,6 +7,11 @@ from statistics import median
 from typing import Any
 
 
+def say(line: str) -> None:
+    """A line on what is done, seen at once."""
+    print(line, flush=True)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table; the first column to the left, the others to the right."""
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]

@@ -32,7 +32,7 @@ def scale(
     clients: int,
     rounds: int,
     seconds: int,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = results.say,
 ) -> Scale:
     """Measure each combination; a worker is a Celery worker of its own with one child."""
     result = Scale(clients)

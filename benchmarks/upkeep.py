@@ -54,7 +54,7 @@ class Upkeep:
     facts: str = ""
 
 
-def upkeep(count: int, rounds: int, seconds: int, say: Callable[[str], None] = print) -> Upkeep:
+def upkeep(count: int, rounds: int, seconds: int, say: Callable[[str], None] = results.say) -> Upkeep:
     """Measure sweeps over `count` overdue and `count` old sessions, and completes for `seconds` at a time."""
     result = Upkeep(count, rounds)
     with temporary_folder() as folder, servers(folder / "servers") as both:

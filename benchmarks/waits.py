@@ -55,7 +55,7 @@ class Waits:
 
 
 def waits(
-    clients: int, arrive: float, seconds: int, tell: int, rate: float, say: Callable[[str], None] = print
+    clients: int, arrive: float, seconds: int, tell: int, rate: float, say: Callable[[str], None] = results.say
 ) -> Waits:
     """Measure.
 
@@ -99,7 +99,7 @@ async def _wait(
         rung = await _ring(result, both, chosen)
         async with asyncio.timeout(WAIT):
             answered = {task_id: await waiters[task_id].told for task_id in chosen}
-        finished = dict(connection.execute(FINISHED, [chosen]).fetchall())
+        finished: dict[UUID, float] = dict(connection.execute(FINISHED, [chosen]).fetchall())
     result.heard = [(answered[one] - rung[one]) * 1000 for one in chosen]
     result.told = [(answered[one] - finished[one]) * 1000 for one in chosen]
     assert all(waiter.told.done() == (task_id in rung) for task_id, waiter in waiters.items()), "told too much"
@@ -122,8 +122,7 @@ async def _ring(result: Waits, both: Servers, chosen: list[UUID]) -> dict[UUID, 
     rung: dict[UUID, float] = {}
     for task_id in chosen:
         rung[task_id] = time.time()
-        message = {"args": [[str(task_id)]], "queue": SESSIONS_QUEUE, "ignore_result": True}
-        await asyncio.to_thread(app.send_task, "sessions.create", **message)
+        await asyncio.to_thread(app.send_task, "sessions.create", [[str(task_id)]], queue=SESSIONS_QUEUE)
         await asyncio.sleep(1 / result.rate)
     return rung
 
