@@ -76,6 +76,8 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {400: "malformed_json", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
     problem = Problem(code.get(error.status_code, "invalid_request"), headers=error.headers)
-    if allowed := {m for route in ROUTES if route.path_regex.match(request.url.path) for m in route.methods or ()}:
-        problem.headers["Allow"] = ", ".join(sorted(allowed))  # the framework names those of the first route alone
+    if path := next((route.path for route in ROUTES if route.path_regex.match(request.url.path)), None):
+        # The framework names the methods of the path's first route alone.
+        methods = {method for route in ROUTES if route.path == path for method in route.methods or ()}
+        problem.headers["Allow"] = ", ".join(sorted(methods))
     return problem.response(request.url.path)

@@ -4,6 +4,8 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from api.schemas import JSON_SCHEMA
+
 BEARER: Final = {
     "type": "http",
     "scheme": "bearer",
@@ -27,6 +29,7 @@ def describe(app: FastAPI) -> None:
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    document["components"]["schemas"]["Json"] = JSON_SCHEMA
     document["components"]["securitySchemes"] = {"bearer": BEARER}
     for name in FOREIGN:
         document["components"]["schemas"].pop(name, None)

@@ -1,27 +1,30 @@
 """The bodies of the HTTP contract. Strict: unknown fields are refused, nothing is coerced."""
 
-import math
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from db.lifecycle import Kind, Next, Origin, Refusal, Status, TaskState
 
-DATA_DEPTH = 16
-DATA_NODES = 2_000
-EXACT_INTEGER = 2**53  # beyond it JavaScript's numbers, and so the shop's frontend, are not exact
+DATA_DEPTH: Final = 16
+DATA_NODES: Final = 2_000
+EXACT: Final = 2**53  # beyond it JavaScript's numbers, and so the shop's frontend, are not exact
+NO_NUL: Final = r"^[^\x00]*$"  # Postgres cannot keep one; the JSON parser lets no lone surrogates through
 
-
-def _text(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("must not contain NUL")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must not contain lone surrogates") from None
-    return value
+# What `data` may hold, for the OpenAPI; there it is the component `Json`.
+JSON_REFERENCE: Final = {"$ref": "#/components/schemas/Json"}
+JSON_SCHEMA: Final[dict[str, Any]] = {
+    "description": f"Any JSON, nested at most {DATA_DEPTH} deep, of at most {DATA_NODES} names and values in all.",
+    "anyOf": [
+        {"type": ["null", "boolean"]},
+        {"type": "number", "minimum": -EXACT, "maximum": EXACT},
+        {"type": "string", "pattern": NO_NUL},
+        {"type": "array", "items": JSON_REFERENCE},
+        {"type": "object", "propertyNames": {"pattern": NO_NUL}, "additionalProperties": JSON_REFERENCE},
+    ],
+}
 
 
 def _data(value: dict[str, Any]) -> dict[str, Any]:
@@ -34,23 +37,23 @@ def _data(value: dict[str, Any]) -> dict[str, Any]:
         if depth > DATA_DEPTH or nodes > DATA_NODES:
             raise ValueError(f"must not be nested deeper than {DATA_DEPTH} or hold more than {DATA_NODES} values")
         match item:
-            case str():
-                _text(item)
-            case bool() | None:
-                pass
-            case int() if abs(item) > EXACT_INTEGER:
-                raise ValueError("must not hold integers beyond 2^53")
-            case float() if not math.isfinite(item):
-                raise ValueError("must not hold numbers that are not finite")
+            case str() if "\0" in item:
+                raise ValueError("must not contain NUL")
+            case int() | float() if not abs(item) <= EXACT:  # true of NaN, too
+                raise ValueError("must not hold numbers beyond 2^53")
             case dict():
-                todo += [(_text(key), depth) for key in item] + [(member, depth + 1) for member in item.values()]
+                todo += [(name, depth) for name in item] + [(member, depth + 1) for member in item.values()]
             case list():
                 todo += [(member, depth + 1) for member in item]
     return value
 
 
-Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_text)]
-Data = Annotated[dict[str, Any], AfterValidator(_data)]
+Text = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NUL)]
+Data = Annotated[
+    dict[str, Any],
+    AfterValidator(_data),
+    WithJsonSchema({"type": "object", "propertyNames": {"pattern": NO_NUL}, "additionalProperties": JSON_REFERENCE}),
+]
 
 
 class Body(BaseModel):

@@ -204,6 +204,7 @@ def test_paths_that_are_none(shopper: httpx.Client, path: str) -> None:
     [
         ("GET", "/api/sessions", "POST"),
         ("DELETE", "/api/sessions/x", "GET, PATCH"),
+        ("DELETE", "/api/sessions/current", "GET"),
         ("PUT", "/api/sessions/x", "GET, PATCH"),
         ("GET", "/api/sessions/x/renew", "POST"),
         ("POST", "/api/sessions/x/history", "GET"),
