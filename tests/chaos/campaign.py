@@ -81,7 +81,7 @@ class Campaign:
             self.breaches.append(f"pending: tasks were not finished within {HEAL_SECONDS:.0f} s of the last fault")
         await asyncio.sleep(3)  # the sweeps' next run, before the doctor asks whether they are late
         background[1].cancel()
-        await shop.http.aclose()
+        await shop.close()
 
     async def _strike(self, fleet: Fleet, shop: Shop, fault: Fault) -> None:
         def strike() -> None:

@@ -30,11 +30,13 @@ class Shop:
     """
 
     def __init__(self, urls: Sequence[str], record: Record, seed: int) -> None:
-        self.urls = urls
         self.record = record
         self.random = random.Random(seed)
-        limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
-        self.http = httpx.AsyncClient(timeout=httpx.Timeout(8.0, pool=60), limits=limits)
+        # One pool for each API: a request looks through all connections of its pool.
+        limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+        self.pools = [
+            httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(8.0, pool=60), limits=limits) for url in urls
+        ]
         self.closing = asyncio.Event()
         self._headers: dict[str, dict[str, str]] = {}
         self._numbers = iter(range(10**9))
@@ -53,6 +55,11 @@ class Shop:
             await asyncio.sleep(self.random.expovariate(PASSERS_BY))
             user = f"passer-by-{next(self._numbers)}"
             group.create_task(self.ask(user, "create", {"package": "silver"}, wait=0))
+
+    async def close(self) -> None:
+        """Hang up."""
+        for pool in self.pools:
+            await pool.aclose()
 
     def number(self) -> int:
         """One that nobody else has."""
@@ -97,10 +104,10 @@ class Shop:
         """One request to one of the APIs; None if its answer was lost."""
         if user not in self._headers:
             self._headers[user] = headers(user)
-        url = self.random.choice(self.urls) + path
+        http = self.random.choice(self.pools)
         began = time.monotonic()
         try:
-            response = await self.http.request(method, url, json=body, headers={**self._headers[user], **(more or {})})
+            response = await http.request(method, path, json=body, headers={**self._headers[user], **(more or {})})
         except (httpx.HTTPError, OSError):
             self.record.answers["lost"] += 1
             return None
