@@ -65,13 +65,19 @@ def no_lock_and_no_guard() -> None:
     """Reads lock nothing, and writes trust what was read."""
     from db import statements
 
-    for name in ("TAKE", "LOAD", "CHANGE_SESSIONS", "FINISH_TASKS"):
-        before = getattr(statements, name)
-        after = before.replace("FOR NO KEY UPDATE", "")
-        after = after.replace("AND s.status = c.was", "").replace("AND t.state = 'PENDING'", "")
-        after = re.sub(r"SELECT 1 / .*? FROM", "SELECT 1 FROM", after)
-        assert after != before, name
-        setattr(statements, name, after)
+    lock, count = r"FOR NO KEY UPDATE", r"1 / .*? FROM"
+    guard = r"AND [st]\.(status|state) (=|IS NOT DISTINCT FROM) (c\.was|'PENDING')"
+    for name, planks in {
+        "TAKE": [lock],
+        "LOAD": [lock],
+        "CHANGE_SESSIONS": [guard, count],
+        "FINISH_TASKS": [guard, count],
+    }.items():
+        statement = getattr(statements, name)
+        for plank in planks:
+            statement, found = re.subn(plank, "1 FROM" if plank == count else "", statement)
+            assert found, f"{name} has no {plank}"
+        setattr(statements, name, statement)
 
 
 def expiry_ignores_pending_completes() -> None:
@@ -82,6 +88,7 @@ def expiry_ignores_pending_completes() -> None:
     from db.lifecycle import Outcome, Refusal, Session, Status, Task
 
     complete = decisions._complete
+    assert sweeps.NOBODY_WAITS.format(session="s") in sweeps._EXPIRE.text
     sweeps._EXPIRE = text(sweeps._EXPIRE.text.replace(f"AND {sweeps.NOBODY_WAITS.format(session='s')}", ""))
 
     def by_now(shopper: decisions.Shopper, task: Task, addressed: Session | None) -> Outcome:
