@@ -36,6 +36,11 @@ class Measurement:
     rss: dict[str, float]
     drained: float
 
+    @property
+    def work(self) -> float:
+        """CPU seconds per 1,000 sessions of everything but wrk."""
+        return sum(seconds for label, seconds in self.cpu.items() if label != "wrk")
+
     def as_json(self) -> dict[str, Any]:
         """Rounded to what means something."""
         return {key: _rounded(value) for key, value in asdict(self).items()}

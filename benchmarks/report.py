@@ -63,10 +63,10 @@ def _ratios(result: Comparison) -> str:
     rows = []
     for clients in result.clients:
         for against in ("direct", "textbook"):
-            found = [ratios(result, figure, "ours", against, clients) for figure in ("rate", "p50", "p99")]
+            found = [ratios(result, figure, "ours", against, clients) for figure in ("rate", "p50", "p99", "work")]
             if found[0]:
                 rows.append([clients, f"ours / {against}", *map(spread, found)])
-    return table(["clients", "ratio", "throughput", "p50", "p99"], rows)
+    return table(["clients", "ratio", "throughput", "p50", "p99", "CPU for a session"], rows)
 
 
 def _goals(result: Comparison) -> str:
