@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -76,15 +76,22 @@ class State:
         try:
             yield
         finally:
-            for loop in loops:
-                loop.cancel()
-            for loop in loops:
-                with suppress(asyncio.CancelledError):
-                    await loop
+            await end(set(loops))
             await self.acceptor.close()
             await self.results.hang_up()
             await self.doorbells.close()
             await self.engine.dispose()
+
+
+async def end(loops: set[asyncio.Task[None]]) -> None:
+    """Cancel until they have ended: redis-py can swallow a cancellation that comes in the middle of a command."""
+    for _ in range(10):
+        for loop in loops:
+            loop.cancel()
+        _, loops = await asyncio.wait(loops, timeout=0.2)
+        if not loops:
+            return
+    log.error("loops do not end", loops=sorted(loop.get_name() for loop in loops))
 
 
 async def _state(request: Request) -> State:
