@@ -20,6 +20,9 @@ _numbers = itertools.count()
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A Postgres that nobody stops; tests of outages make one of their own."""
     with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+        with psycopg.connect(server.superuser_url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # it need not outlive a power cut, and is made a lot
+            connection.execute("SELECT pg_reload_conf()")
         yield server
 
 
