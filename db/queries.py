@@ -254,6 +254,7 @@ READINESS: Rows = select(func.to_regclass(SessionTask.__tablename__).label("sche
 PENDING_FOR_LONG: Rows = (
     select(SessionTask.id)
     .where(SessionTask.finished_at.is_(None), SessionTask.accepted_at < func.now() - bindparam("age", type_=Interval))
+    .order_by(SessionTask.due_at)  # in their index
     .limit(1)
 )
 
