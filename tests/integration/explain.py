@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from sqlalchemy import ClauseElement
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 PARAMETER = re.compile(r"%\((\w+)\)s")
+TYPES = {timedelta: "interval", UUID: "uuid"}  # as psycopg tells; the statements cast the rest
 BIG = ("checkout_sessions", "session_tasks")
 SESSIONS, TASKS = 200_000, 100_000
 CROWD = 1_200  # of these sessions belong to user-52, of these tasks half to them and half to user-50
@@ -85,7 +87,8 @@ class Prepared:
         for name, (text, values) in statements.items():
             names = list(dict.fromkeys(PARAMETER.findall(text)))
             numbered = PARAMETER.sub(lambda found, names=names: f"${names.index(found[1]) + 1}", text)
-            connection.execute(f"PREPARE {name} AS {numbered}")
+            types = ", ".join(TYPES.get(type(values[parameter]), "unknown") for parameter in names)
+            connection.execute(f"PREPARE {name} {f'({types})' if names else ''} AS {numbered}")
             arguments = sql.SQL(", ").join(sql.Literal(values[parameter]) for parameter in names)
             self.calls[name] = sql.SQL(f"{name} ({{}})" if names else name).format(arguments)
 

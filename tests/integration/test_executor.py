@@ -17,7 +17,6 @@ from tests.factories import (
     read_sessions,
     read_tasks,
     states,
-    uuid7_of,
 )
 from workers.execution import Executor
 from workers.messages import BATCH_LIMIT
@@ -132,8 +131,9 @@ def test_users_whom_no_task_names_are_left_alone(connection: Connection[Any], ex
     assert states(connection, mine, theirs) == ["SUCCESS", "PENDING"]
 
 
+@pytest.mark.parametrize("together", [True, False])
 def test_another_users_session_is_as_unknown_as_one_that_never_was(
-    connection: Connection[Any], executor: Executor, user: str
+    connection: Connection[Any], executor: Executor, user: str, together: bool
 ) -> None:
     theirs = make_row(user + "-2")
     add_sessions(connection, theirs)
@@ -141,10 +141,10 @@ def test_another_users_session_is_as_unknown_as_one_that_never_was(
         make_task(Kind.COMPLETE, theirs.id, user_id=user, payment_reference=f"pay-{user}"),
         make_task(Kind.RECOVER, theirs.id, user_id=user),
         make_task(Kind.RENEW, theirs.id, user_id=user, package="gold"),
-        make_task(Kind.RECOVER, uuid7_of(theirs.created_at), user_id=user + "-2"),  # in the same batch, all the same
     ]
-    executor.execute(accept(connection, *tasks), "mine")
-    assert states(connection, *tasks) == ["session_not_found", "session_unrecoverable", "SUCCESS", "SUCCESS"]
+    their_own = [make_task(Kind.RECOVER, theirs.id, user_id=theirs.user_id)] if together else []
+    executor.execute(accept(connection, *tasks, *their_own), "mine")
+    assert states(connection, *tasks) == ["session_not_found", "session_unrecoverable", "SUCCESS"]
     assert read_sessions(connection, user + "-2") == [theirs]
     assert [(s.line_position, s.data) for s in read_sessions(connection, user)] == [(0, {})]
 

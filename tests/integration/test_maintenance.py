@@ -25,6 +25,7 @@ from workers.messages import DELETE_SESSIONS, EXPIRE_SESSIONS, PURGE_RECORDS
 from workers.settings import WorkerSettings
 
 OVER = LIMITS.ttl + timedelta(minutes=1)
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 OLD = LIMITS.retention + timedelta(minutes=1)
 
 
@@ -116,6 +117,25 @@ def test_beats_tick_gives_way_to_a_run_under_way_and_leaves_no_record(
     assert tick() == {"rows": 0}
 
 
+def test_two_runs_of_one_kind_are_never_under_way_together(
+    connection: Connection[Any], connect: Callable[[], Connection[Any]], make: Callable[[], Maintenance]
+) -> None:
+    overdue(connection, 1)
+    connection.execute(
+        """CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+        CREATE TRIGGER linger BEFORE UPDATE ON checkout_sessions FOR EACH ROW EXECUTE FUNCTION linger()"""
+    )
+    with ThreadPoolExecutor() as pool, connect() as gate:
+        gate.execute("SELECT pg_advisory_lock(1)")
+        first = pool.submit(make().expire_sessions)
+        eventually(lambda: connection.execute(WAITING).fetchone()[0] == 1)
+        assert make().expire_sessions() == {"skipped": "another run is under way"}
+        assert make().delete_sessions() == {"rows": 0}, "another kind does not wait"
+        gate.execute("SELECT pg_advisory_unlock(1)")
+        assert first.result(60) == {"rows": 1}
+
+
 def test_who_asks_for_a_run_waits_for_the_one_under_way(
     connection: Connection[Any], make: Callable[[], Maintenance]
 ) -> None:
@@ -123,8 +143,7 @@ def test_who_asks_for_a_run_waits_for_the_one_under_way(
     connection.execute("SELECT pg_advisory_lock(%s)", [LOCKS[EXPIRE_SESSIONS]])
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(make().expire_sessions, trigger="command")
-        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        eventually(lambda: connection.execute(waiting).fetchone()[0] == 1)
+        eventually(lambda: connection.execute(WAITING).fetchone()[0] == 1)
         assert runs(connection) == []
         connection.execute("SELECT pg_advisory_unlock(%s)", [LOCKS[EXPIRE_SESSIONS]])
         assert asked.result(60) == {"rows": 1}

@@ -64,6 +64,7 @@ OF_SWEEPS = {
     "interval": timedelta(seconds=2),
     "ids": [session_id(n) for n in (103, 104, 153, 154)],
 }
+# What the parameters of a new statement are called needs a value here.
 OF_OPERATIONS = {"task_id": task_id(51), "new_id": uuid4(), "limit": BATCH}
 OF_QUERIES = {
     "session_id": session_id(52),
@@ -71,6 +72,7 @@ OF_QUERIES = {
     "task_ids": [task_id(n) for n in (*PENDING, *COMPLETED)],
     "session_ids": [session_id(n) for n in ACTIVE],
     "cleanup_id": uuid4(),
+    "age": timedelta(days=1),
     "limit": BATCH,
 }
 

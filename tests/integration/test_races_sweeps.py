@@ -134,7 +134,7 @@ def test_an_accept_waits_for_a_deletion_under_way(
     acceptor = connect()
     with ThreadPoolExecutor() as pool:
         with race.executors[0].engine.begin() as deleting:
-            assert sweeps.delete(deleting, 1_000, LIMITS.retention) == 1
+            assert sweeps.delete(deleting, 1_000, LIMITS.retention) >= 1
             accepted = pool.submit(accept, acceptor, task)
             waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
             pid = acceptor.info.backend_pid
