@@ -25,6 +25,7 @@ from workers.messages import BATCH_LIMIT
 log = structlog.get_logger("accept")
 
 ACCEPT_SECONDS: Final = 1.8  # then the client hears 503: within two seconds, whatever Postgres does
+PROGRESS_SECONDS: Final = 0.8  # since the last commit: for so long Postgres is taken to be well
 WAITING_LIMIT: Final = 10_000  # requests waiting to be accepted by this process; their bodies are at most 64 KiB each
 
 
@@ -67,6 +68,7 @@ class Acceptor:
         self._patience = patience
         self._waiting: deque[tuple[Request, asyncio.Future[Accepted]]] = deque()
         self._wake = asyncio.Event()
+        self._committed_at = 0.0
 
     async def accept(self, request: Request) -> Accepted:
         """Wait until the request is committed.
@@ -81,11 +83,21 @@ class Acceptor:
         future: asyncio.Future[Accepted] = loop.create_future()
         self._waiting.append((request, future))
         self._wake.set()
-        timer = loop.call_later(ACCEPT_SECONDS, _too_late, future)
+        timer = loop.call_later(ACCEPT_SECONDS, self._too_late, future)
         try:
             return await future
         finally:
             timer.cancel()
+
+    def _too_late(self, future: asyncio.Future[Accepted]) -> None:
+        """Let a request go, unless it is only the queue that is long: while Postgres commits, its turn comes."""
+        loop = future.get_loop()
+        if future.done():
+            return
+        if loop.time() - self._committed_at < PROGRESS_SECONDS:
+            loop.call_later(PROGRESS_SECONDS / 4, self._too_late, future)
+        else:
+            future.set_exception(unavailable())
 
     async def run(self) -> None:
         """Accept for ever."""
@@ -140,6 +152,7 @@ class Acceptor:
             statements.ACCEPT, _parameters(requests, self._patience), ACCEPT_SECONDS / 2
         )
         committed: dict[UUID, datetime] = dict(rows)
+        self._committed_at = asyncio.get_running_loop().time()
         missing = [request for request in requests if request.id not in committed]
         before = await self._accepted_before(missing) if missing else {}
         return [
@@ -171,11 +184,6 @@ class Acceptor:
             else:
                 found[request.id] = Problem("idempotency_key_reused")
         return found
-
-
-def _too_late(future: asyncio.Future[Accepted]) -> None:
-    if not future.done():
-        future.set_exception(unavailable())
 
 
 def _parameters(requests: list[Request], patience: float) -> dict[str, Any]:
