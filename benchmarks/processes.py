@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,7 @@ class Processes:
     def __enter__(self) -> Self:
         """Start all, and wait until those that say so are ready."""
         for number, command in enumerate(self._commands):
-            argv = [sys.executable, "-I", "-S", str(LAUNCH), "--end-with-parent", "SIGTERM", "--"]
+            argv = [sys.executable, "-I", "-S", str(LAUNCH), "--end-with-parent", "SIGKILL", "--"]
             env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **command.env}
             with self._log(number).open("ab") as log:
                 popen = subprocess.Popen(
@@ -82,15 +83,12 @@ class Processes:
         return self._folder / f"{self._commands[number].label}-{number}.log"
 
     def _stop(self) -> None:
+        """At once, with all that they forked: what was measured is in the database, and checked."""
         for _, popen in self._running:
-            if popen.poll() is None:
-                popen.terminate()
-        for _, popen in self._running:
-            try:
-                popen.wait(15)
-            except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
                 os.killpg(popen.pid, signal.SIGKILL)
-                popen.wait()
+        for _, popen in self._running:
+            popen.wait()
         self._running.clear()
 
 

@@ -52,20 +52,20 @@ class Servers:
             connection.execute("VACUUM ANALYZE")
         return url
 
-    def copy(self, url: str, name: str) -> str:
-        """Copy a database, file by file; returns the copy's URL."""
+    def copy(self, url: str, name: str, strategy: str = "WAL_LOG") -> str:
+        """Copy a database; returns the copy's URL."""
         template = url.rsplit("/", 1)[1]
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY OWNER {}")
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {} OWNER {}")
         with psycopg.connect(
             self.postgres.superuser_url.rsplit("/", 1)[0] + "/postgres", autocommit=True
         ) as connection:
-            connection.execute(statement.format(*map(sql.Identifier, (name, template, LOGIN))))
+            connection.execute(statement.format(*map(sql.Identifier, (name, template, strategy, LOGIN))))
         return self.url_of(name)
 
     @contextmanager
     def copied(self, url: str, name: str) -> Iterator[str]:
-        """A copy that is gone afterwards."""
-        copy = self.copy(url, name)
+        """A copy, file by file, that is gone afterwards."""
+        copy = self.copy(url, name, "FILE_COPY")
         try:
             yield copy
         finally:
