@@ -21,6 +21,7 @@ from tests.factories import LIMITS
 from workers.execution import Executor
 
 MAX_ATTEMPTS = 3
+UNHURRIED = dict.fromkeys(("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), "60000")
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -63,11 +64,11 @@ def connection(connect: Callable[[], Connection[Any]]) -> Connection[Any]:
 
 @pytest.fixture
 def make_engine(url: str) -> Iterator[Callable[..., Engine]]:
-    """Makes engines as the product does."""
+    """Makes engines as the product does, but for its bounds on time, which a busy machine could meet."""
     engines: list[Engine] = []
 
     def make(**options: Any) -> Engine:
-        engines.append(sync_engine(DatabaseSettings(database_url=url), "test", **options))
+        engines.append(sync_engine(DatabaseSettings(database_url=url), "test", **UNHURRIED | options))
         return engines[-1]
 
     yield make
