@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,8 +47,17 @@ async def send_raw(url: str, request: bytes) -> httpx.Response:
         writer.close()
         await writer.wait_closed()
     status_line, *lines = head.decode().split("\r\n")
-    headers = [tuple(line.split(": ", 1)) for line in lines]
-    return httpx.Response(int(status_line.split()[1]), headers=headers, content=body)
+    response = httpx.Response(int(status_line.split()[1]), headers=[split(line) for line in lines], content=body)
+    method, path, _ = request.split(b" ", 2)
+    response.request = httpx.Request(method.decode(), url + path.decode())
+    response.elapsed = timedelta()
+    return response
+
+
+def split(line: str) -> tuple[str, str]:
+    """A header's name and value."""
+    name, _, value = line.partition(": ")
+    return name, value
 
 
 def posted(path: str, headers: Mapping[str, str], body: Any) -> bytes:

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from tests.api.asking import begin, send_raw
 from tests.api.conftest import Enter, Service
-from tests.api.contract import assert_problem
+from tests.api.contract import assert_old_refusal, assert_problem
 from tests.stack import headers
 
 JSON = "application/json"
@@ -119,8 +119,8 @@ def test_what_is_not_json(shopper: httpx.Client, untouched: dict[str, Any], body
     ):
         assert response.status_code == 400, response.text
         assert_problem(response, "malformed_json", "fix")
-    old = sent(shopper, body, "/api/create-checkout-session")
-    assert (old.status_code, old.json()["code"]) == (400, "malformed_json")
+    for verb in ("create", "validate", "recover", "complete"):
+        assert_old_refusal(sent(shopper, body, f"/api/{verb}-checkout-session"), "malformed_json")
 
 
 @pytest.mark.parametrize("body", INVALID.values(), ids=INVALID)

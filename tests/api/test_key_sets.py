@@ -5,6 +5,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any
@@ -191,58 +192,37 @@ def test_the_set_is_not_fetched_for_each_token(read: Read, keyed_url: str, key_s
     assert key_set.fetched <= before + 2
 
 
-def test_a_new_key_is_taken_up_and_an_old_one_dropped(read: Read, service: Service) -> None:
+def test_a_key_set_comes_changes_hangs_and_goes(read: Read, enter: Enter, service: Service) -> None:
+    """While it cannot be had: 503, not 401. The token may be good, so nobody is asked to sign in again."""
     key_set = KeySet()
     try:
         key_set.keys = [public(RSA, "old")]
-        url = service.another_api(JWT_SECRET="", JWT_JWKS_URL=key_set.url)
-        old, new = signed(RSA, "old", "RS256"), signed(EC, "new", "ES256")
-        assert read(url, old).status_code == 404
-        assert read(url, new).status_code == 401
-        key_set.keys = [public(EC, "new")]
-        eventually(lambda: read(url, new).status_code == 404, "the new key lets in")
-        assert read(url, signed(RSA, "old", "RS256")).status_code == 401
-    finally:
-        key_set.close()
-
-
-def test_without_the_key_set_nobody_new_is_let_in_and_nobody_is_signed_out(read: Read, service: Service) -> None:
-    """503, not 401: the token may be good, so the shopper is not asked to sign in again."""
-    key_set = KeySet()
-    try:
-        key_set.keys = [public(RSA, "rsa")]
-        key_set.status = 500
-        url = service.another_api(JWT_SECRET="", JWT_JWKS_URL=key_set.url)
-        good = signed(RSA, "rsa", "RS256")
-        assert_problem(read(url, good), "keys_unavailable", "retry")
-        key_set.status = 200
-        for body in (b"{", b"{}", b'{"keys": [7]}', b"\xff"):
-            key_set.body, fetched = body, key_set.fetched
-            while key_set.fetched == fetched:
-                assert_problem(read(url, good), "keys_unavailable", "retry")
-        key_set.body = None
-        assert eventually(lambda: (r := read(url, good)).status_code == 404 and r)
-        key_set.status = 500
-        assert read(url, signed(RSA, "rsa", "RS256")).status_code == 404  # the set is known
-        assert read(url, signed(RSA, "unknown", "RS256")).status_code in (401, 503)
-    finally:
-        key_set.close()
-
-
-def test_a_key_set_that_hangs_holds_nobody_long(read: Read, enter: Enter, service: Service) -> None:
-    key_set = KeySet()
-    try:
         key_set.go_on.clear()
         url = service.another_api(JWT_SECRET="", JWT_JWKS_URL=key_set.url)
-        with_threads: list[httpx.Response] = []
-        threads = [Thread(target=lambda: with_threads.append(read(url, signed(RSA, "rsa", "RS256")))) for _ in range(8)]
+        old, new = signed(RSA, "old", "RS256"), signed(EC, "new", "ES256")
+
         began = time.monotonic()
-        for thread in threads:
-            thread.start()
-        assert enter(url=url).get("/healthz").status_code == 200  # others are served meanwhile
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(8) as threads:
+            hanging = [threads.submit(read, url, old) for _ in range(8)]
+            assert enter(url=url).get("/healthz").status_code == 200  # others are served meanwhile
+            for answer in hanging:
+                assert_problem(answer.result(), "keys_unavailable", "retry")
         assert time.monotonic() - began < 8, "they wait together, not one after the other"
-        assert [response.json()["code"] for response in with_threads] == ["keys_unavailable"] * 8
+
+        key_set.go_on.set()
+        for status, body in ((500, b"{}"), (200, b"{"), (200, b'{"keys": [7]}'), (200, b"\xff")):
+            key_set.status, key_set.body, fetched = status, body, key_set.fetched
+            while key_set.fetched == fetched:
+                assert_problem(read(url, old), "keys_unavailable", "retry")
+
+        key_set.status, key_set.body = 200, None
+        eventually(lambda: read(url, old).status_code == 404, "a good set lets in")
+        key_set.status = 500
+        assert read(url, signed(RSA, "old", "RS256")).status_code == 404, "known keys go on"
+        assert read(url, new).status_code in (401, 503)
+
+        key_set.status, key_set.keys = 200, [public(EC, "new")]
+        eventually(lambda: read(url, new).status_code == 404, "a new key lets in")
+        assert_problem(read(url, old), "token_invalid", "sign_in")  # though this very token was let in before
     finally:
         key_set.close()

@@ -247,6 +247,6 @@ def test_a_backlog_is_limited(enter: Enter, services: Callable[..., Service], se
     assert (old.status_code, old.json()["code"], old.headers["Retry-After"]) == (503, "backlog_full", "5")
     assert client.get(answers[0].headers["Location"]).status_code == 200  # reads go on
     assert full.one("SELECT count(*) AS n FROM session_tasks")["n"] == 5
-    full.stack.start("worker")
+    full.finish_all()
     response = eventually(lambda: (r := client.post("/api/sessions", json={"package": "p"})).status_code == 202 and r)
     assert response.headers["Location"]

@@ -162,6 +162,17 @@ def test_a_repeat_after_an_outage_of_postgres_is_one_task(
     assert tasks == [(again.json()["task_id"],)]
 
 
+@pytest.mark.parametrize("name", ["postgres", "redis"])
+def test_the_api_stops_in_time_without_its_servers(
+    client: httpx.Client, frail: Frail, away: Callable[[EmbeddedServer], None], name: str
+) -> None:
+    api = next(process for process in frail.stack.processes if process.name == "api" and process.running)
+    away(getattr(frail, name))
+    client.post("/api/sessions", json={"package": "p"})  # its connections and doorbells are under way
+    api.stop(10)
+    frail.stack.start("api", ready=False)
+
+
 def finish(frail: Frail, task_id: str) -> None:
     """As a worker that cannot tell anyone: the task is decided, in Postgres alone."""
     frail.sql(

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import httpx
 import pytest
@@ -111,21 +110,26 @@ def test_a_finished_task_never_changes_and_its_result_is_live(shopper: httpx.Cli
     assert {**later, "result": None} == {**first, "result": None}
 
 
-async def poll_at_once(crowd: Crowd, slow: Service) -> list[httpx.Response]:
-    """Many long-polls of one task, begun before there is a worker."""
-    async with crowd(new_user(), url=slow.stack.url) as client:
+async def poll_at_once(crowd: Crowd, idle: Service) -> list[httpx.Response]:
+    """Many long-polls of one task, begun before it is finished."""
+    async with crowd(new_user(), url=idle.stack.url) as client:
         accepted = await client.post("/api/sessions", json={"package": "silver"})
         polls = [asyncio.create_task(client.get(f"{accepted.headers['Location']}?wait=30")) for _ in range(50)]
         await client.get("/healthz")
         assert not any(poll.done() for poll in polls)
-        await asyncio.to_thread(slow.stack.start, "worker")
+        await asyncio.to_thread(idle.finish_all)
         return await asyncio.gather(*polls)
 
 
-def test_a_long_poll_answers_when_the_task_is_finished(crowd: Crowd, services: Callable[..., Service]) -> None:
-    answers = asyncio.run(poll_at_once(crowd, services("slow", "api")))
-    assert {answer.json()["state"] for answer in answers} == {"SUCCESS"}
+def test_a_long_poll_answers_when_the_task_is_finished(crowd: Crowd, idle: Service) -> None:
+    answers = asyncio.run(poll_at_once(crowd, idle))
+    assert {answer.json()["state"] for answer in answers} == {"FAILURE"}
     assert len({answer.json()["finished_at"] for answer in answers}) == 1
+
+
+def test_a_long_poll_hears_from_the_worker(shopper: httpx.Client) -> None:
+    accepted = shopper.post("/api/sessions", json={"package": "silver"})
+    assert shopper.get(f"{accepted.headers['Location']}?wait=30").json()["state"] == "SUCCESS"
 
 
 def test_an_unknown_task_and_anothers_cannot_be_told_apart(shopper: httpx.Client, enter: Enter) -> None:
