@@ -28,7 +28,7 @@ _COLUMNS = (
 
 def uuid7_of(made: datetime, random: int = 0) -> UUID:
     """A UUIDv7 made at that time."""
-    milliseconds = int(made.timestamp() * 1000)
+    milliseconds = (made - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     return UUID(int=milliseconds << 80 | 7 << 76 | 0b10 << 62 | random)
 
 
