@@ -4,10 +4,17 @@ import re
 
 from api.problems import KINDS
 from local.settings import LocalSettings
+from tests.api.contract import openapi
 from tests.stack import ROOT
 
 README = (ROOT / "README.md").read_text()
 QUOTED = set(re.findall(r"`([^`\n]+)`", README))
+
+
+def rows(pattern: str) -> list[list[str]]:
+    """The cells of the table rows that begin like this."""
+    lines = [line for line in README.splitlines() if re.match(rf"\| {pattern}", line)]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
 
 
 def test_each_setting_is_named() -> None:
@@ -30,3 +37,33 @@ def test_each_make_target_exists() -> None:
 
 def test_each_file_linked_exists() -> None:
     assert [path for path in re.findall(r"\]\(([^)]+)\)", README) if not (ROOT / path).exists()] == []
+
+
+def test_each_default_is_told() -> None:
+    """A row names one setting or two, and as many defaults."""
+    told: dict[str, str] = {}
+    for names, defaults, _ in rows("`[A-Z_]+`"):
+        told |= dict(zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=False))
+    for name, field in LocalSettings.model_fields.items():
+        if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
+            assert told[name.upper()] == f"`{field.default}`"
+        elif field.default is None:
+            assert not told.get(name.upper(), "").startswith("`"), name
+
+
+def test_each_path_is_named_with_its_method_and_no_other() -> None:
+    named = {word.rpartition(" ")[2] for word in QUOTED if re.fullmatch(r"([A-Z]+ )?/[a-z][^ ]*", word)}
+    assert set(openapi()["paths"]) == named - {"/docs"}
+    for word in QUOTED:
+        if match := re.fullmatch(r"([A-Z]+) (/[a-z][^ ]*)", word):
+            assert match[2] == "/docs" or match[1].lower() in openapi()["paths"][match[2]], word
+
+
+def test_each_problem_code_stands_beside_its_status() -> None:
+    told = {code: cells[0] for cells in rows(r"\d{3}[, ]") for code in re.findall(r"`(\w+)`", cells[1])}
+    assert {code for code, kind in KINDS.items() if str(kind.status) not in told[code].split(", ")} == set()
+
+
+def test_each_file_named_exists() -> None:
+    named = {word for word in QUOTED if re.fullmatch(r"[\w./-]+\.(py|md|yml|toml|js|sql)", word)}
+    assert {name for name in named if not (ROOT / name).exists()} == set()
