@@ -39,7 +39,10 @@ def old_session(session: SessionView) -> dict[str, Any]:
     return {to_camel(key): value for key, value in session.as_json().items()}
 
 
-@router.post("/create-checkout-session", responses=_described(schemas.OldCreated, *_WRITES, "already_completed"))
+@router.post(
+    "/create-checkout-session",
+    responses=_described(schemas.OldCreated, *_WRITES, "already_completed", "data_too_large"),
+)
 async def old_create(body: schemas.OldCreate, parts: Parts, principal: Authenticated, headers: Asking) -> Response:
     """Create, or with `existingSessionId` renew."""
     payload: dict[str, Any] = {"package": body.package_id}

@@ -12,7 +12,7 @@ from db import queries
 
 log = structlog.get_logger("limits")
 
-BODY_LIMIT: Final = 65_536  # bytes of a request, and of a session's data
+BODY_LIMIT: Final = 65_536  # bytes of a request
 HEAD_LIMIT: Final = 32_768  # bytes of a request's headers
 WAIT_LIMIT: Final = 30  # seconds of a long poll
 BACKLOG_LOOK_SECONDS: Final = 1.0

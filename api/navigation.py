@@ -11,7 +11,6 @@ from api import schemas
 from api.auth import Authenticated, Principal
 from api.hot import HotRoute
 from api.ids import known_id
-from api.limits import BODY_LIMIT
 from api.problems import Problem
 from api.reading import in_time
 from api.responses import BODY, json, problem_responses
@@ -19,7 +18,7 @@ from api.sessions import visible_session
 from api.state import Parts, State
 from api.tasks import user_of
 from db import queries
-from db.lifecycle import Status, merged
+from db.lifecycle import Status, fits, merged
 from db.models import CheckoutSession
 from db.queries import SessionView
 
@@ -52,7 +51,7 @@ async def _navigate(parts: State, principal: Principal, session_id: UUID, body: 
         if not before.valid:
             raise _not_active(await _read(connection, session_id))
         data = merged(before.data, body.data or {})
-        if len(json(data).body) > BODY_LIMIT:
+        if not fits(data):
             raise Problem("data_too_large")
         step = body.step or before.step
         await connection.execute(

@@ -53,6 +53,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     Refusal.SESSION_UNRECOVERABLE: Kind(
         410, "The session cannot be recovered", "We could not restore your checkout. Please start it again.", "restart"
     ),
+    Refusal.DATA_TOO_LARGE: Kind(
+        413, "The session's data is too large", "Your cart holds more than we can save.", "fix"
+    ),
     Refusal.GAVE_UP: Kind(503, "The task was given up", _GENERIC, "retry", retry_after=5),
     # Sessions and tasks.
     "session_not_active": Kind(
@@ -73,7 +76,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "unsupported_media_type": Kind(415, "The body is not JSON", "Something in the request was not right.", "fix"),
     "body_too_large": Kind(413, "The body is too large", "Your cart holds more than we can save.", "fix"),
     "headers_too_large": Kind(431, "The headers are too large", "Something in the request was not right.", "fix"),
-    "data_too_large": Kind(413, "The session's data is too large", "Your cart holds more than we can save.", "fix"),
     "idempotency_key_reused": Kind(
         422, "The idempotency key stands for another request", "Something in the request was not right.", "fix"
     ),

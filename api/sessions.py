@@ -37,7 +37,7 @@ async def create_session(body: schemas.Create, parts: Parts, principal: Authenti
 @router.post(
     "/{session_id}/renew",
     status_code=202,
-    responses=task_responses(200) | problem_responses(*_WRITES, "already_completed"),
+    responses=task_responses(200) | problem_responses(*_WRITES, "already_completed", "data_too_large"),
 )
 async def renew_session(
     session_id: str,

@@ -17,6 +17,7 @@ from db.lifecycle import (
     Status,
     Task,
     effective_status,
+    fits,
     is_expired,
     made_at,
     merged,
@@ -175,6 +176,8 @@ def _renew(shopper: Shopper, task: Task, addressed: Session | None, new_id: Call
     if done := shopper.completion(addressed.line_id):
         return Outcome(done.id, Refusal.ALREADY_COMPLETED)
     newest = shopper.newest(addressed.line_id)
+    if task.data and not fits(merged(newest.data, task.data)):
+        return Outcome(newest.id, Refusal.DATA_TOO_LARGE)
     origin = Origin.RENEWED if shopper.effective(newest) is Status.ACTIVE else Origin.RECOVERED
     return Outcome(_grow(shopper, newest, task, origin, new_id()).id)
 

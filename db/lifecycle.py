@@ -16,6 +16,7 @@ A **line** is what grows from one create by renewing and recovering. It has no f
 members; at most one of them is completed.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,7 @@ class Refusal(StrEnum):
     SESSION_EXPIRED = "session_expired"
     SESSION_NOT_FOUND = "session_not_found"
     SESSION_UNRECOVERABLE = "session_unrecoverable"
+    DATA_TOO_LARGE = "data_too_large"
     GAVE_UP = "gave_up"
 
 
@@ -204,6 +206,14 @@ def made_at(session_id: UUID) -> datetime | None:
         return datetime.fromtimestamp((session_id.int >> 80) / 1000, UTC)
     except (OverflowError, ValueError):  # a made-up id may point beyond the year 9999
         return None
+
+
+DATA_LIMIT: Final = 65_536  # bytes of a session's data, as compact JSON in UTF-8
+
+
+def fits(data: Mapping[str, Any]) -> bool:
+    """Whether a session may hold so much: what grows with each change and renewal must end somewhere."""
+    return len(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()) <= DATA_LIMIT
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

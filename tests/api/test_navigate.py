@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from tests.api.asking import begin, finished, statuses
 from tests.api.conftest import Crowd, Enter, Service
-from tests.api.contract import SESSION, assert_problem
+from tests.api.contract import SESSION, assert_old_refusal, assert_problem
 
 
 def test_it_moves_the_step_and_merges_the_top_level_of_data(shopper: httpx.Client) -> None:
@@ -68,6 +68,19 @@ def test_data_may_not_grow_without_bound(shopper: httpx.Client) -> None:
     assert_problem(shopper.patch(path, json={"data": {"two": "y" * 40_000}}), "data_too_large", "fix")
     assert shopper.get(path).json()["data"].keys() == {"one"}
     assert shopper.patch(path, json={"data": {"one": None, "two": "y" * 40_000}}).json()["data"].keys() == {"two"}
+
+
+def test_nor_may_it_by_renewals(patient: httpx.Client, service: Service) -> None:
+    session = begin(patient, data={"one": "é" * 20_000})
+    path = f"/api/sessions/{session['id']}"
+    refused = patient.post(f"{path}/renew", json={"package": "gold", "data": {"two": "y" * 40_000}})
+    task_id = refused.headers["Location"].rpartition("/")[2]
+    assert_problem(refused, "data_too_large", "fix", task_id=task_id, session_id=session["id"])
+    assert patient.get(path).json()["status"] == "active"
+    renewed = patient.post(f"{path}/renew", json={"package": "gold", "data": {"two": "y" * 20_000}})
+    assert renewed.json()["result"]["data"].keys() == {"one", "two"}
+    old = {"packageId": "ruby", "existingSessionId": session["id"], "data": {"three": "z" * 20_000}}
+    assert_old_refusal(patient.post("/api/create-checkout-session", json=old), "data_too_large")
 
 
 async def patch_all(crowd: Crowd, user_id: str, path: str, bodies: list[dict[str, Any]]) -> None:
