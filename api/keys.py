@@ -14,8 +14,8 @@ log = structlog.get_logger("keys")
 
 ALGORITHMS: Final = frozenset({"RS256", "ES256"})
 LIFESPAN: Final = 300.0  # seconds after which the set is fetched again, while the known keys go on serving
-COOLDOWN: Final = 5.0  # seconds between two fetches for keys that are not known: anyone can make up a key's name
-FAILED_COOLDOWN: Final = 1.0
+COOLDOWN: Final = 2.0  # seconds between two fetches for keys that are not known: anyone can make up a key's name
+FAILED_COOLDOWN: Final = 0.5
 FETCH_SECONDS: Final = 2.0
 KEYS_LIMIT: Final = 64
 

@@ -21,12 +21,14 @@ Crowd = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 WHOLE_RUN = pytest.StashKey[bool]()  # whether all tests of this folder run, so that they can be judged together
+STACKS = pytest.StashKey[list[Stack]]()
 FOLDER = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The judgement over all tests comes after them."""
     files = {item.path for item in items}
+    config.stash[STACKS] = []
     config.stash[WHOLE_RUN] = set(FOLDER.glob("test_*.py")) <= files and not any("::" in arg for arg in config.args)
     items.sort(key=lambda item: item.path == FOLDER / "test_whole.py")
 
@@ -36,6 +38,15 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == FOLDER:
             item.config.stash[WHOLE_RUN] = False
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Other folders' tests do not have to share the machine with these processes."""
+    items = item.session.items
+    later = {one.path for one in items[items.index(item) + 1 :]}
+    if not any(path.parent == FOLDER and path.name != "test_whole.py" for path in later):
+        for process in [process for stack in item.config.stash[STACKS] for process in stack.processes]:
+            process.kill()
 
 
 @dataclass
@@ -91,7 +102,11 @@ def contract() -> Contract:
 
 @pytest.fixture(scope="session")
 def services(
-    postgres: EmbeddedPostgres, redis_server: EmbeddedRedis, template: str, tmp_path_factory: pytest.TempPathFactory
+    postgres: EmbeddedPostgres,
+    redis_server: EmbeddedRedis,
+    template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Service]]:
     """Makes a service with a database and a Redis number of its own, and starts the processes named."""
     numbers = iter(range(15, 7, -1))
@@ -101,6 +116,7 @@ def services(
             database_url = create_database(postgres, f"api_{name}", template)
             redis_url = redis_server.url.rsplit("/", 1)[0] + f"/{next(numbers)}"
             stack = opened.enter_context(Stack(database_url, redis_url, tmp_path_factory.mktemp(name), **settings))
+            request.config.stash[STACKS].append(stack)
             libpq = database_url.replace("+psycopg", "")
             sql = opened.enter_context(psycopg.connect(libpq, autocommit=True, row_factory=dict_row))
             for process in processes:
