@@ -74,6 +74,12 @@ class Service:
         assert row
         return int(row["n"])
 
+    def waits_for_a_lock(self) -> bool:
+        """Whether one of the service's connections to this database does."""
+        waiting = self.one("""SELECT count(*) AS n FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'""")
+        return bool(waiting["n"])
+
     def age(self, session_id: str, days: float) -> None:
         """Make a session this much older."""
         self.sql.execute(

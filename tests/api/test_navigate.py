@@ -1,15 +1,18 @@
 """PATCH: the one synchronous write."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from uuid_utils.compat import uuid7
 
 from tests.api.asking import begin, finished, statuses
 from tests.api.conftest import Crowd, Enter, Service
 from tests.api.contract import SESSION, assert_old_refusal, assert_problem
+from tests.stack import eventually
 
 
 def test_it_moves_the_step_and_merges_the_top_level_of_data(shopper: httpx.Client) -> None:
@@ -107,6 +110,27 @@ def test_of_concurrent_changes_none_is_lost(shopper: httpx.Client, crowd: Crowd,
     after = shopper.get(path).json()
     assert after["data"] == {f"key-{n}": n for n in range(100)}
     assert after["step"] in {body["step"] for body in bodies}
+
+
+def test_a_change_that_waited_for_a_renewal_names_the_successor(
+    shopper: httpx.Client, user_id: str, service: Service
+) -> None:
+    """Step by step: the renewal has written and not committed, the change waits for it, the renewal commits."""
+    session, successor = begin(shopper), str(uuid7())
+    connection = psycopg.connect(service.sql.info.dsn, password=service.sql.info.password)
+    with ThreadPoolExecutor(1) as threads, connection as renewal:
+        renewal.execute("UPDATE checkout_sessions SET status = 'invalidated' WHERE id = %s", [session["id"]])
+        renewal.execute(
+            """INSERT INTO checkout_sessions (id, user_id, status, package, origin, line_id, line_position,
+            line_began_at, previous_session_id, expires_at)
+            SELECT %s, user_id, 'active', 'gold', 'renewed', line_id, 1, line_began_at, id, expires_at
+            FROM checkout_sessions WHERE id = %s""",
+            [successor, session["id"]],
+        )
+        change = threads.submit(shopper.patch, f"/api/sessions/{session['id']}", json={"step": "x"})
+        eventually(lambda: service.waits_for_a_lock() or change.done(), "the change waits")
+        renewal.commit()
+        assert_problem(change.result(), "session_not_active", "recover", successor_id=successor)
 
 
 async def patch_while_renewing(crowd: Crowd, user_id: str, path: str) -> tuple[list[httpx.Response], httpx.Response]:

@@ -103,13 +103,8 @@ def test_what_is_being_accepted_is_accepted(stoppable: Service, api: Process) ->
         with psycopg.connect(stoppable.sql.info.dsn, password=stoppable.sql.info.password) as slow:
             slow.execute("LOCK TABLE session_tasks IN EXCLUSIVE MODE")
 
-            def begun() -> bool:
-                waits = """SELECT count(*) AS n FROM pg_stat_activity
-                    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-                return stoppable.one(waits)["n"] > 0
-
             sent = asyncio.create_task(burst([stoppable.stack.url], requests))
-            await asyncio.to_thread(eventually, begun, "an accept is under way")
+            await asyncio.to_thread(eventually, stoppable.waits_for_a_lock, "an accept is under way")
             api.signal(signal.SIGTERM)
         return await sent
 
