@@ -15,6 +15,7 @@ import structlog
 
 from api.connection import OwnConnection
 from api.doorbells import Doorbells
+from api.measurements import ACCEPT_BATCH
 from api.problems import Problem, unavailable
 from db import statements
 from db.engine import is_outage
@@ -118,6 +119,7 @@ class Acceptor:
     async def _accept(self, batch: list[tuple[Request, asyncio.Future[Accepted]]]) -> None:
         if not batch:
             return
+        ACCEPT_BATCH.observe(len(batch))
         try:
             answers = await self._commit([request for request, _ in batch])
         except Exception as error:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from api import demo, health, legacy, maintenance, navigation, sessions, tasks
 from api.description import describe
 from api.edge import Edge
+from api.measurements import PROBLEMS
 from api.problems import Problem
 from api.settings import ApiSettings
 from api.state import State
@@ -52,6 +53,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 async def _problem(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
+    PROBLEMS.labels(problem.code).inc()
     return problem.response(request.url.path)
 
 

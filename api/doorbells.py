@@ -8,6 +8,7 @@ import redis.asyncio as redis
 import structlog
 from celery import Celery
 
+from api.measurements import DOORBELLS_LOST
 from db.lifecycle import Kind
 from workers.envelope import envelope
 from workers.messages import BATCH_LIMIT, MAINTENANCE_QUEUE, SESSION_TASKS, SESSIONS_QUEUE
@@ -106,4 +107,5 @@ class Doorbells:
             async with asyncio.timeout(RING_SECONDS):
                 await self._redis.lpush(queue, *messages)
         except (redis.RedisError, OSError, TimeoutError) as error:
+            DOORBELLS_LOST.inc(len(messages))
             log.warning("doorbells lost", queue=queue, messages=len(messages), error=repr(error))

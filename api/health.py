@@ -1,27 +1,23 @@
 """For probes and operators: live, ready, metrics."""
 
-import asyncio
-import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from typing import Final, Literal
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from api.reading import in_time, read
+from api.metrics import exposition
+from api.reading import read
 from api.responses import json, problem_responses
 from api.state import Parts
-from db import figures, queries
+from db import queries
 from workers.doctor import bounds_of
 
 router = APIRouter(tags=["health"])
 
 BEHIND_SECONDS: Final = 10  # a task pending for longer means that nobody executes
-RATES_DAYS: Final = 30  # days that the two rates look back
-SCRAPE_SECONDS: Final = 5  # figures are counted this often at most, however many scrape
-COUNT_SECONDS: Final = 5  # for counting them: a scrape is in less of a hurry than a shopper
 
 
 class Live(BaseModel):
@@ -82,45 +78,7 @@ async def ready(parts: Parts) -> Response:
     return json({"status": status, "accept": accept, "execute": execute, "checks": checks}, 200 if accept else 503)
 
 
-class _Cache:
-    body: bytes = b""
-    until: float = 0.0
-    lock = asyncio.Lock()
-
-
 @router.get("/metrics", response_class=PlainTextResponse, responses=problem_responses(token=False))
 async def metrics(parts: Parts) -> Response:
-    """Prometheus. Counted from Postgres, so the same whichever process answers."""
-    async with _Cache.lock:
-        if time.monotonic() >= _Cache.until:
-            _Cache.body = await _metrics(parts)
-            _Cache.until = time.monotonic() + SCRAPE_SECONDS
-    return Response(_Cache.body, media_type=CONTENT_TYPE_LATEST)
-
-
-async def _figures(parts: Parts, since: date) -> figures.Figures:
-    async with parts.reader.connect() as connection:
-        return await figures.figures(connection, since)
-
-
-async def _metrics(parts: Parts) -> bytes:
-    since = (datetime.now(UTC) - timedelta(days=RATES_DAYS)).date()
-    now = await in_time(_figures(parts, since), COUNT_SECONDS)
-    registry = CollectorRegistry()
-
-    def gauge(name: str, text: str, value: float | None) -> None:
-        if value is not None:
-            Gauge(f"checkout_sessions_{name}", text, registry=registry).set(value)
-
-    gauge("active", "Sessions that are active now", now.active_sessions)
-    gauge("completion_ratio", "Lines completed of those begun in the last 30 days", now.completion_rate)
-    gauge("recovery_success_ratio", "Recoveries that gave a session, last 30 days", now.recovery_success_rate)
-    gauge("cleanup_runs_24h", "Successful runs of expiry and deletion in 24 hours", now.cleanups_24h)
-    gauge("pending_tasks", "Accepted tasks that are not finished", now.pending)
-    gauge("oldest_pending_task_seconds", "Age of the oldest pending task", now.oldest_pending_seconds)
-    gauge("oldest_overdue_session_seconds", "Age of the oldest expiry not marked", now.oldest_overdue_seconds)
-    gauge("last_expiry_run_seconds", "Since the last successful expiry; -1 if never", now.last_expiry_seconds)
-    gauge("given_up_tasks_24h", "Tasks given up in 24 hours, each a fault: `make retry`", now.given_up_24h)
-    gauge("invariant_breaches", "Rows that the doctor's last run found broken", now.invariant_breaches)
-    gauge("waiting_requests", "Tasks that clients of this process wait for", parts.results.waiting)
-    return generate_latest(registry)
+    """Prometheus. What is in Postgres and Redis is the same whichever process answers."""
+    return Response(await exposition(parts), media_type=CONTENT_TYPE_LATEST)

@@ -17,6 +17,7 @@ from api.doorbells import Doorbells
 from api.limits import Backlog, Rates
 from api.results import Results
 from api.settings import ApiSettings
+from api.watch import Watch
 from db.engine import async_engine
 from workers.configuration import create_app
 
@@ -36,6 +37,7 @@ class State:
     backlog: Backlog
     rates: Rates
     verifier: Verifier
+    watch: Watch
 
     @staticmethod
     def of(settings: ApiSettings) -> "State":
@@ -53,6 +55,7 @@ class State:
             backlog=Backlog(reader, settings.backlog_limit),
             rates=Rates(settings.rate_limit),
             verifier=Verifier(settings),
+            watch=Watch(settings),
         )
 
     @staticmethod
@@ -80,6 +83,7 @@ class State:
             await self.acceptor.close()
             await self.results.hang_up()
             await self.doorbells.close()
+            await self.watch.close()
             await self.engine.dispose()
 
 

@@ -1,6 +1,7 @@
 """Task-making writes and their results: accept, wait, answer; poll and long-poll."""
 
 import hashlib
+import time
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from api.headers import AskHeaders
 from api.ids import known_id
 from api.limits import WAIT_LIMIT
 from api.maintenance import cleanup_task
+from api.measurements import ACCEPT, ANSWER
 from api.problems import KINDS, Problem, refusal_json, retry_header
 from api.reading import read
 from api.responses import json, problem_responses
@@ -53,6 +55,7 @@ async def ask(
         The accepted task, and its result if there is one by then.
     """
     parts.backlog.check()
+    began = time.perf_counter()
     body = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
     digest = hashlib.sha256(b"%b %b %b" % (kind.encode(), str(session_id).encode(), body)).hexdigest()
     task_id: UUID = uuid7()
@@ -69,8 +72,12 @@ async def ask(
     with parts.results.expecting(task_id) as result:
         accepted = await parts.acceptor.accept(request)
         parts.backlog.accepted()
+        ACCEPT.observe(time.perf_counter() - began)
         if accepted.id == task_id:
-            return accepted, await result.within(headers.wait)
+            task = await result.within(headers.wait)
+            if task:
+                ANSWER.observe(time.perf_counter() - began)
+            return accepted, task
     return accepted, await parts.results.wait(accepted.id, headers.wait) if headers.wait else None
 
 

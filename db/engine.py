@@ -61,7 +61,7 @@ def sync_engine(settings: DatabaseSettings, name: str, size: int = 1, **options:
     )
 
 
-def async_engine(settings: DatabaseSettings, name: str, size: int = 8) -> AsyncEngine:
+def async_engine(settings: DatabaseSettings, name: str, size: int = 8, **options: str) -> AsyncEngine:
     """For the API. `size` connections at most; who waits for one longer than a second hears 503.
 
     Its JSON is read by what writes it again: numbers that Postgres spells as integers of any length are floats then, as
@@ -73,7 +73,7 @@ def async_engine(settings: DatabaseSettings, name: str, size: int = 8) -> AsyncE
         max_overflow=0,
         pool_timeout=1,
         json_deserializer=orjson.loads,
-        connect_args=_connect_args(name),
+        connect_args=_connect_args(name, **options),
     )
 
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from celery.signals import setup_logging
+from celery.signals import heartbeat_sent, setup_logging, worker_shutdown
 
 from db import logs
 from workers.configuration import WORKER_TRANSPORT, create_app
 from workers.consumer import Watchdog
+from workers.heartbeats import Hearts
 from workers.settings import WorkerSettings
 
 settings = WorkerSettings.load()
@@ -14,6 +15,10 @@ app = create_app(settings, WORKER_TRANSPORT)
 app.conf.include = ["workers.tasks"]
 app.steps["worker"].add(Watchdog)
 app.set_current()
+
+hearts = Hearts(app)
+heartbeat_sent.connect(hearts.sent)
+worker_shutdown.connect(hearts.stopped)
 
 
 @setup_logging.connect

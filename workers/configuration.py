@@ -69,5 +69,6 @@ def create_app(settings: WorkerSettings, transport: dict[str, Any]) -> Celery:
         timezone="UTC",
         enable_utc=True,
         beat_max_loop_interval=1,
+        beat_scheduler="workers.heartbeats:Scheduler",
     )
     return app

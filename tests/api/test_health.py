@@ -1,6 +1,5 @@
 """Live, ready and measured, in each state that a service can be in."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +9,6 @@ import httpx
 import pytest
 
 from local.servers import EmbeddedPostgres
-from tests.api.asking import begin
 from tests.api.conftest import Enter, Service
 from tests.conftest import create_database
 from tests.stack import ROOT, Stack, eventually
@@ -108,22 +106,3 @@ def test_degraded_while_what_expired_is_not_marked(deserted: Service, enter: Ent
     assert (body["accept"], body["execute"]) == (True, True)
     assert {name for name, check in body["checks"].items() if check != "ok"} == {"cleanup"}
     assert body["checks"]["cleanup"].startswith("behind")
-
-
-def test_metrics(shopper: httpx.Client, service: Service) -> None:
-    begin(shopper)
-
-    def look() -> dict[str, float] | None:
-        response = shopper.get("/metrics")
-        assert response.headers["Content-Type"].startswith("text/plain; version=")
-        found = re.findall(r"^checkout_sessions_(\w+) (\S+)$", response.text, re.MULTILINE)
-        values = {name: float(value) for name, value in found}
-        return values if values["active"] >= 1 and values["pending_tasks"] == 0 else None
-
-    values = eventually(look, "counted again, which is done every few seconds")
-    assert values.keys() >= {
-        "active", "completion_ratio", "cleanup_runs_24h", "pending_tasks", "oldest_pending_task_seconds",
-        "oldest_overdue_session_seconds", "last_expiry_run_seconds", "waiting_requests",
-    }  # fmt: skip
-    stored = service.one("SELECT count(*) AS n FROM checkout_sessions WHERE status = 'active' AND expires_at > now()")
-    assert values["active"] <= stored["n"]

@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 from db.engine import sync_engine
-from db.figures import _figures
+from db.figures import figures_now
 from db.invariants import Bounds, examine
 from tests.chaos.record import Record
 from workers.settings import WorkerSettings
@@ -125,7 +125,7 @@ def _rates(record: Record, tasks: list[Any], settings: WorkerSettings) -> list[s
     completed = len(done)
     engine = sync_engine(settings, "oracle")
     with engine.begin() as connection:
-        told = _figures(connection, (datetime.now(UTC) - timedelta(days=2)).date())
+        told = figures_now(connection, (datetime.now(UTC) - timedelta(days=2)).date())
     engine.dispose()
     expected = (completed / begun if begun else None, recovered / recoveries if recoveries else None)
     if (told.completion_rate, told.recovery_success_rate) != expected:
