@@ -4,7 +4,7 @@ python := .venv/bin/python
 # A command with the settings of the stack that `make up` runs.
 local := @$(python) -m local.run
 
-.PHONY: help install up token migrate cleanup doctor retry refunds chaos test test-full bench lint format clean
+.PHONY: help install up token migrate cleanup doctor session retry refunds chaos test test-full bench lint format clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -26,6 +26,9 @@ cleanup: install ## expire and delete what is due, by hand
 
 doctor: install  ## does everything hold that must? read-only; fails if not
 	$(local) python -m workers.doctor
+
+session: install ## what happened to this one: ID=... of a session or a task
+	$(local) python -m workers.history $(ID)
 
 retry: install   ## take up a task that was given up: ID=...
 	$(local) python -m workers.retry $(ID)

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from api import demo, health, legacy, maintenance, navigation, sessions, tasks
+from api import demo, health, history, legacy, maintenance, navigation, sessions, tasks
 from api.description import describe
 from api.edge import Edge
 from api.measurements import PROBLEMS
@@ -22,7 +22,7 @@ log = structlog.get_logger("api")
 
 DESCRIPTION = "Keeps a shop's checkout sessions alive. Writes are accepted (202) and executed by Celery workers."
 
-PARTS: Final = (sessions, navigation, tasks, maintenance, legacy, health)
+PARTS: Final = (sessions, history, navigation, tasks, maintenance, legacy, health)
 ROUTES: Final = [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)]
 ERRORS_LIMIT: Final = 10  # of a request that are listed
 

@@ -164,7 +164,9 @@ class Asked(BaseModel):
     """What was asked of a session, and what became of it."""
 
     id: UUID
+    seq: int = Field(description="the order of acceptance")
     kind: Kind
+    user_id: str
     state: TaskState
     session_id: UUID
     result_session_id: UUID | None
@@ -172,10 +174,26 @@ class Asked(BaseModel):
     finished_at: datetime | None
     refusal: Refusal | None
     reason: str | None
+    request_id: str | None
+    rings: int = Field(description="deliveries")
+    attempts: int = Field(description="executions that were counted, because they were suspect")
+    worker: str | None = Field(description="host and process; for the service role only")
+    celery_task_id: str | None = Field(description="as Flower shows it; for the service role only")
+
+
+class Moment(BaseModel):
+    """One event in the life of a line, with the session and the task that it is of."""
+
+    at: datetime
+    event: Literal["accepted", "done", "refused", "given up", "expired", "marked", "invalidated", "began", "completed"]
+    session_id: UUID
+    task_id: UUID | None
+    detail: str
 
 
 class History(BaseModel):
-    """A session's line and what was asked of it, both oldest first."""
+    """A session's line, what was asked of it, and what happened when; each oldest first."""
 
     sessions: list[Session]
     tasks: list[Asked]
+    timeline: list[Moment]

@@ -23,9 +23,6 @@ router = APIRouter(prefix="/api/sessions", tags=["sessions"], route_class=HotRou
 
 _WRITES: Final = (*BODY, "forbidden", "idempotency_key_reused", "backlog_full", "gave_up")
 
-LINE_LIMIT: Final = 50  # sessions of a history, each with data of up to 64 KiB
-ASKED_LIMIT: Final = 500  # tasks of a history
-
 
 @router.post("", status_code=202, responses=task_responses(201) | problem_responses(*_WRITES))
 async def create_session(body: schemas.Create, parts: Parts, principal: Authenticated, headers: Asking) -> Response:
@@ -142,23 +139,3 @@ async def visible_session(parts: State, principal: Principal, session_id: str) -
 async def _session(parts: State, session_id: UUID) -> SessionView | None:
     row = (await read(parts, queries.SESSION_BY_ID, session_id=session_id)).one_or_none()
     return queries.session_view(row) if row else None
-
-
-@router.get(
-    "/{session_id}/history",
-    response_model=schemas.History,
-    responses=problem_responses("session_not_found", "session_pending"),
-)
-async def session_history(session_id: str, parts: Parts, principal: Authenticated) -> Response:
-    """The session's line, oldest first, and what was asked of it when; of a very long one the newest part."""
-    session = await visible_session(parts, principal, session_id)
-    line = (await read(parts, queries.NEWEST_OF_LINE, session_id=session.id, limit=LINE_LIMIT)).all()
-    sessions = [queries.session_view(row) for row in reversed(line)]
-    ids = [session.id for session in sessions]
-    asked = (await read(parts, queries.NEWEST_ASKED, session_ids=ids, user_id=session.user_id, limit=ASKED_LIMIT)).all()
-    return json(
-        {
-            "sessions": [session.as_json() for session in sessions],
-            "tasks": [dict(row._mapping) for row in reversed(asked)],
-        }
-    )

@@ -220,24 +220,6 @@ NEWEST_OF_LINE: Rows = (
     .limit(bindparam("limit"))
 )
 
-# What their user asked of sessions, latest accepted first. Whoever else names a session's id has no place in it.
-NEWEST_ASKED: Rows = (
-    select(
-        SessionTask.id,
-        SessionTask.kind,
-        SessionTask.state,
-        SessionTask.session_id,
-        SessionTask.result_session_id,
-        SessionTask.accepted_at,
-        SessionTask.finished_at,
-        SessionTask.refusal,
-        SessionTask.reason,
-    )
-    .where(_one_of(SessionTask.session_id, "session_ids"), SessionTask.user_id == bindparam("user_id"))
-    .order_by(SessionTask.seq.desc())
-    .limit(bindparam("limit"))
-)
-
 # The runs of one cleanup that was asked for over HTTP.
 CLEANUP_RUNS: Rows = select(
     MaintenanceRun.task,

@@ -3,7 +3,7 @@ table, by which a connection may have planned before the table grew."""
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Select, TextClause
 
-from db import operations, queries, statements, sweeps
+from db import history, operations, queries, statements, sweeps
 from db.engine import OPTIONS
 from db.lifecycle import Kind
 from local.servers import EmbeddedPostgres
@@ -76,6 +76,12 @@ OF_QUERIES = {
     "limit": BATCH,
 }
 
+OF_HISTORY = {
+    "task_id": task_id(51),
+    "times": [datetime(2026, 1, 1, tzinfo=UTC)],
+    "task": "maintenance.expire_sessions",
+}
+
 
 def of_module(module: Any, kind: type) -> dict[str, Any]:
     """The statements that a module holds."""
@@ -90,6 +96,7 @@ def all_statements() -> dict[str, tuple[str, dict[str, Any]]]:
         (sweeps, TextClause, OF_SWEEPS),
         (operations, TextClause, OF_OPERATIONS),
         (queries, Select, OF_QUERIES),
+        (history, Select, OF_QUERIES | OF_HISTORY),
     )
     for module, kind, values in pages:
         for name, statement in of_module(module, kind).items():
