@@ -17,7 +17,7 @@ from api.connection import OwnConnection
 from api.doorbells import Doorbells
 from api.measurements import ACCEPT_BATCH
 from api.problems import Problem, unavailable
-from db import statements
+from db import logs, statements
 from db.engine import is_outage
 from db.lifecycle import Kind, TaskState
 from db.settings import DatabaseSettings
@@ -131,6 +131,7 @@ class Acceptor:
             answers = [unavailable() if is_outage(error) else error for _ in batch]
         new = [r for (r, _), answer in zip(batch, answers, strict=True) if getattr(answer, "id", None) == r.id]
         self._doorbells.ring([(request.id, request.kind) for request in new])
+        logs.each("task accepted", map(_logged, new))
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
@@ -186,6 +187,16 @@ class Acceptor:
             else:
                 found[request.id] = Problem("idempotency_key_reused")
         return found
+
+
+def _logged(request: Request) -> dict[str, Any]:
+    return {
+        "request_id": request.request_id,
+        "task_id": request.id,
+        "kind": request.kind,
+        "user_id": request.user_id,
+        "session_id": request.session_id,
+    }
 
 
 def _parameters(requests: list[Request], patience: float) -> dict[str, Any]:

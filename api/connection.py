@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from db import logs
 from db.engine import async_connection
 from db.settings import DatabaseSettings
 
@@ -32,11 +33,14 @@ class OwnConnection:
             psycopg.Error: as Postgres says.
         """
         try:
-            async with asyncio.timeout(seconds):
-                if self._connection is None or self._connection.closed:
-                    self._connection = await async_connection(self._settings, self._name)
-                cursor = await self._connection.execute(statement, parameters, binary=True)
-                return await cursor.fetchall()
+            with logs.operation(self._name) as done:
+                async with asyncio.timeout(seconds):
+                    if self._connection is None or self._connection.closed:
+                        self._connection = await async_connection(self._settings, self._name)
+                    cursor = await self._connection.execute(statement, parameters, binary=True)
+                    rows = await cursor.fetchall()
+                    done.rows = len(rows)
+                    return rows
         except BaseException:
             await self.close()
             raise

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from api.limits import BODY_LIMIT, HEAD_LIMIT
 from api.problems import Problem
+from db import logs
 
 log = structlog.get_logger("api")
 
@@ -36,6 +37,7 @@ class Edge:
         given = headers.get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7()).encode()
         scope["request_id"] = request_id.decode()
+        logs.bind(request_id=scope["request_id"])
         begun = False
 
         async def sending(message: Message) -> None:
@@ -55,7 +57,7 @@ class Edge:
         except BodyTooLarge:
             problem = Problem("body_too_large")
         except Exception:
-            log.exception("request failed", path=scope["path"], request_id=scope["request_id"])
+            log.exception("request failed", path=scope["path"])
             problem = Problem("internal_error")
         if not begun:
             await problem.response(scope["path"])(scope, receive, sending)

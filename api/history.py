@@ -34,13 +34,13 @@ async def session_history(session_id: str, parts: Parts, principal: Authenticate
     only = None if principal.service else session.user_id
     ids = [member.id for member in line]
     found = (await read(parts, history.NEWEST_ASKED, session_ids=ids, user_id=only, limit=ASKED_LIMIT)).all()
-    asked = [history.Asked(*row) for row in reversed(found)]
+    asked = [history.asked_of(row) for row in reversed(found)]
     times = history.ended_at(line)
     done = await read(parts, history.DONE_AT, times=times, user_id=session.user_id)
     # When sweeps ran, and where a task was executed, is the operators' business.
     swept = await read(parts, history.SWEPT_AT, times=times, task=EXPIRE_SESSIONS) if principal.service else ()
     moments = history.timeline(
-        line, asked, [history.Asked(*row) for row in done], [history.Sweep(*row) for row in swept]
+        line, asked, [history.asked_of(row) for row in done], [history.Sweep(*row) for row in swept]
     )
     return json(
         {

@@ -14,7 +14,7 @@ from api.problems import Problem, problem_json
 from api.reading import in_time, read
 from api.responses import json, problem_responses, task_responses
 from api.state import Parts, State
-from db import queries
+from db import logs, queries
 from db.models import MaintenanceRun
 from workers.messages import DELETE_SESSIONS, EXPIRE_SESSIONS
 
@@ -56,8 +56,10 @@ async def begin_cleanup(parts: State) -> UUID:
 
 
 async def _commit(parts: State, runs: list[dict[str, Any]]) -> None:
-    async with parts.engine.begin() as connection:
-        await connection.execute(insert(MaintenanceRun), runs)
+    with logs.operation("ask for cleanup", cleanup_id=runs[0]["cleanup_id"]) as done:
+        async with parts.engine.begin() as connection:
+            await connection.execute(insert(MaintenanceRun), runs)
+        done.rows = len(runs)
 
 
 async def cleanup_task(parts: State, cleanup_id: UUID, wait: float) -> dict[str, Any]:

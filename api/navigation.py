@@ -17,7 +17,7 @@ from api.responses import BODY, json, problem_responses
 from api.sessions import visible_session
 from api.state import Parts, State
 from api.tasks import user_of
-from db import queries
+from db import logs, queries
 from db.lifecycle import Status, fits, merged
 from db.models import CheckoutSession
 from db.queries import SessionView
@@ -43,21 +43,23 @@ async def navigate_session(session_id: str, body: schemas.Navigate, parts: Parts
 
 
 async def _navigate(parts: State, principal: Principal, session_id: UUID, body: schemas.Navigate) -> SessionView | None:
-    async with parts.engine.begin() as connection:
-        row = (await connection.execute(queries.LOCKED_SESSION, {"session_id": session_id})).one_or_none()
-        before = queries.session_view(row) if row else None
-        if before is None or not principal.may_see(before.user_id):
-            return None
-        if not before.valid:
-            raise _not_active(await _read(connection, session_id))
-        data = merged(before.data, body.data or {})
-        if not fits(data):
-            raise Problem("data_too_large")
-        step = body.step or before.step
-        await connection.execute(
-            update(CheckoutSession).where(CheckoutSession.id == session_id).values(step=step, data=data)
-        )
-        after = await _read(connection, session_id)
+    with logs.operation("navigate", session_id=session_id) as done:
+        async with parts.engine.begin() as connection:
+            row = (await connection.execute(queries.LOCKED_SESSION, {"session_id": session_id})).one_or_none()
+            before = queries.session_view(row) if row else None
+            if before is None or not principal.may_see(before.user_id):
+                return None
+            if not before.valid:
+                raise _not_active(await _read(connection, session_id))
+            data = merged(before.data, body.data or {})
+            if not fits(data):
+                raise Problem("data_too_large")
+            step = body.step or before.step
+            await connection.execute(
+                update(CheckoutSession).where(CheckoutSession.id == session_id).values(step=step, data=data)
+            )
+            after = await _read(connection, session_id)
+        done.rows = 1
     log.info(
         "session navigated",
         session_id=session_id,

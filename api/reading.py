@@ -4,17 +4,26 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Result
+from sqlalchemy import Result, Select
 from sqlalchemy.exc import DBAPIError
 
 from api.problems import unavailable
 from api.state import State
+from db import history, logs, queries
 from db.engine import is_outage
 from db.queries import Rows
 
 T = TypeVar("T")
 
 READ_SECONDS: Final = 1.8  # then the client hears 503: within two seconds, whatever Postgres does
+
+# What a statement is called in the log.
+_NAMES: Final = {
+    id(value): name.lower().replace("_", " ")
+    for page in (queries, history)
+    for name, value in vars(page).items()
+    if isinstance(value, Select)
+}
 
 _left: set[asyncio.Task[Any]] = set()  # what nobody waits for any more, until it has given its connection back
 
@@ -67,5 +76,8 @@ async def _twice(parts: State, statement: Rows, parameters: dict[str, Any]) -> R
 
 
 async def _execute(parts: State, statement: Rows, parameters: dict[str, Any]) -> Result[*tuple[Any, ...]]:
-    async with parts.reader.connect() as connection:
-        return await connection.execute(statement, parameters)
+    with logs.operation(_NAMES.get(id(statement), "read")) as done:
+        async with parts.reader.connect() as connection:
+            result = await connection.execute(statement, parameters)
+            done.rows = result.rowcount
+            return result

@@ -57,6 +57,7 @@ def sync_engine(settings: DatabaseSettings, name: str, size: int = 1, **options:
         pool_size=size,
         max_overflow=0,
         pool_timeout=5,
+        hide_parameters=True,  # they hold carts, and errors are logged
         connect_args=_connect_args(name, **options),
     )
 
@@ -72,6 +73,7 @@ def async_engine(settings: DatabaseSettings, name: str, size: int = 8, **options
         pool_size=size,
         max_overflow=0,
         pool_timeout=1,
+        hide_parameters=True,
         json_deserializer=orjson.loads,
         connect_args=_connect_args(name, **options),
     )

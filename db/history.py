@@ -111,6 +111,14 @@ SWEPT_AT: Rows = select(_AT.c.at, _RUN.c.trigger, _RUN.c.began_at).join_from(_AT
 ASKED_BY_ID: Rows = select(*_ASKED).where(SessionTask.id == bindparam("task_id"))
 
 
+def asked_of(row: Sequence[Any]) -> Asked:
+    """One row of the statements on tasks."""
+    task_id, seq, kind, user_id, state, session_id, result, accepted, finished, refusal, *rest = row
+    refused = Refusal(refusal) if refusal else None
+    outcome = (TaskState(state), session_id, result, accepted, finished, refused)
+    return Asked(task_id, seq, Kind(kind), user_id, *outcome, *rest)
+
+
 def ended_at(line: Iterable[SessionView]) -> list[datetime]:
     """When members of a line were last written, of those that were ended by something."""
     return [session.updated_at for session in line if session.status in {Status.INVALIDATED, Status.EXPIRED}]

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-WORKER = "-m celery -A workers.celery_app worker --without-gossip --without-mingle --loglevel INFO"
+WORKER = "-m celery --quiet -A workers.celery_app worker --without-gossip --without-mingle --loglevel INFO"
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ PROCESSES = (
     Process("worker", f"{WORKER} -Q sessions -n sessions@%h -c 2"),
     # Apart, so that a purge never delays a shopper.
     Process("worker-maintenance", f"{WORKER} -Q maintenance -n maintenance@%h -c 1"),
-    Process("beat", "-m celery -A beat_schedule beat --schedule {state}/beat-schedule --loglevel INFO"),
+    Process("beat", "-m celery --quiet -A beat_schedule beat --schedule {state}/beat-schedule --loglevel INFO"),
     Process(
         "flower",
-        "-m celery -A workers.celery_app flower --address={flower_address} --port={flower_port}"
+        "-m celery --quiet -A workers.celery_app flower --address={flower_address} --port={flower_port}"
         # It looks on: what stops or repeats a task belongs to the service, and without a password nothing else may.
         " --read_only=True"
         # Workers send events by themselves; its own order to do so, every 5 s, would only load them.

@@ -22,13 +22,13 @@ DEADLINE = 60.0  # seconds; for conditions that normally hold within one
 
 T = TypeVar("T")
 
-_WORKER = "-m celery -A workers.celery_app worker --without-gossip --without-mingle"
+_WORKER = "-m celery --quiet -A workers.celery_app worker --without-gossip --without-mingle"
 COMMANDS = {
     "api": "-m api",
     "worker": f"{_WORKER} -Q sessions -n sessions-{{n}}@%h -c 2",
     "maintenance": f"{_WORKER} -Q maintenance -n maintenance-{{n}}@%h -c 1",
-    "beat": "-m celery -A beat_schedule beat --schedule {folder}/beat-{n}",
-    "flower": "-m celery -A workers.celery_app flower --address=127.0.0.1 --port={port}",
+    "beat": "-m celery --quiet -A beat_schedule beat --schedule {folder}/beat-{n}",
+    "flower": "-m celery --quiet -A workers.celery_app flower --address=127.0.0.1 --port={port}",
 }
 
 

@@ -1,17 +1,21 @@
 """How a worker comes back to Redis, and what it does when it does not notice that it is away."""
 
 import os
+import sys
 import threading
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+import celery.apps.worker
 import redis
 import structlog
 from celery import bootsteps
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.transport.redis import Channel
+
+from db import logs
 
 log = structlog.get_logger("consumer")
 
@@ -50,6 +54,17 @@ def _one_client(channel: Any, asynchronous: bool = False) -> Any:
 # kombu 5.7 makes a client for each command, which is a sixth of what a message costs the worker's main process. One for
 # each channel and pool serves as well: a client holds no connection of its own.
 Channel._create_client = _one_client  # type: ignore[attr-defined]
+
+
+def _say(message: str, *_: Any) -> None:
+    if sys.stderr.isatty():
+        os.write(2, f"\n{message}\n".encode())
+    else:
+        logs.each(message, [{}])
+
+
+# What Celery says in a signal handler goes past all logging, and is no JSON.
+celery.apps.worker.safe_say = _say  # type: ignore[attr-defined]
 
 
 class Consumer(CeleryConsumer):

@@ -11,7 +11,7 @@ from psycopg import Connection
 from sqlalchemy import Engine
 from uuid_utils.compat import uuid7
 
-from db import statements
+from db import logs, statements
 from db.decisions import Change, Shopper, decide
 from db.engine import is_outage, transaction
 from db.lifecycle import Kind, Limits, Outcome, Refusal, Session
@@ -78,6 +78,7 @@ class Executor:
             suspicious = self._run(ids, celery_task_id, summary, redelivered)
         except Exception as error:
             if is_outage(error):
+                log.warning("database operation failed", operation="execute", tasks=len(ids), error=repr(error))
                 raise
             log.warning("batch failed, its users are tried alone", tasks=len(ids), error=repr(error))
             suspicious = True
@@ -159,32 +160,36 @@ class Executor:
             changes += shopper.changed()
             sessions += shopper.added()
         # First what ends, then what begins: a user has at most one active session at every instant.
-        if changes:
-            connection.execute(statements.CHANGE_SESSIONS, change_parameters(changes))
-        if sessions:
-            connection.execute(statements.ADD_SESSIONS, add_parameters(sessions))
-        connection.execute(statements.FINISH_TASKS, finish_parameters(outcomes, self.worker, celery_task_id))
-        connection.commit()
+        with logs.operation("store") as done:
+            if changes:
+                connection.execute(statements.CHANGE_SESSIONS, change_parameters(changes))
+            if sessions:
+                connection.execute(statements.ADD_SESSIONS, add_parameters(sessions))
+            connection.execute(statements.FINISH_TASKS, finish_parameters(outcomes, self.worker, celery_task_id))
+            connection.commit()
+            done.rows = len(changes) + len(sessions) + len(outcomes)
 
     def _told(self, outcomes: list[tuple[Taken, Outcome]], seconds: float, summary: Summary) -> None:
         summary.finished += len(outcomes)
         summary.refused += sum(outcome.refusal is not None for _, outcome in outcomes)
         self.tell([taken.task.id for taken, _ in outcomes])
-        for taken, outcome in outcomes:
-            log.info(
-                "task finished",
-                task_id=taken.task.id,
-                kind=taken.task.kind,
-                user_id=taken.task.user_id,
-                session_id=outcome.session_id,
-                addressed=taken.task.session_id,
-                addressed_status=outcome.addressed_status,
-                refusal=outcome.refusal,
-                reason=outcome.reason,
-                request_id=taken.request_id,
-                batch=len(outcomes),
-                ms=round(seconds * 1000, 1),
-            )
+        shared = {"batch": len(outcomes), "ms": round(seconds * 1000, 1)}
+        logs.each("task finished", (_logged(taken, outcome) | shared for taken, outcome in outcomes))
+
+
+def _logged(taken: Taken, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "request_id": taken.request_id,
+        "task_id": taken.task.id,
+        "kind": taken.task.kind,
+        "user_id": taken.task.user_id,
+        "session_id": outcome.session_id,
+        "addressed": taken.task.session_id,
+        "addressed_status": outcome.addressed_status,
+        "state": outcome.state,
+        "refusal": outcome.refusal,
+        "reason": outcome.reason,
+    }
 
 
 def take(connection: Connection[Any], ids: list[UUID], limit: int = TAKE_LIMIT) -> list[Taken]:

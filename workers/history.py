@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from db import logs, queries
 from db.engine import is_outage, sync_engine
-from db.history import ASKED_BY_ID, DONE_AT, NEWEST_ASKED, SWEPT_AT, Asked, Moment, Sweep, ended_at, timeline
+from db.history import ASKED_BY_ID, DONE_AT, NEWEST_ASKED, SWEPT_AT, Asked, Moment, Sweep, asked_of, ended_at, timeline
 from db.queries import SessionView
 from workers.messages import EXPIRE_SESSIONS
 from workers.settings import WorkerSettings
@@ -29,7 +29,7 @@ class Found:
 def find(connection: Connection, wanted: UUID) -> Found | None:
     """All that is on record of the session, or of the task and its session."""
     task = connection.execute(ASKED_BY_ID, {"task_id": wanted}).one_or_none()
-    addressed = Asked(*task).session_id if task else wanted
+    addressed = asked_of(task).session_id if task else wanted
     asked = _asked(connection, [addressed])
     # Where the session itself is gone, what came of its tasks may be there.
     results = [one.result_session_id for one in asked if one.result_session_id]
@@ -46,14 +46,14 @@ def find(connection: Connection, wanted: UUID) -> Found | None:
     done, swept = [], []
     if times:
         by = {"times": times, "user_id": line[0].user_id}
-        done = [Asked(*row) for row in connection.execute(DONE_AT, by)]
+        done = [asked_of(row) for row in connection.execute(DONE_AT, by)]
         swept = [Sweep(*row) for row in connection.execute(SWEPT_AT, {"times": times, "task": EXPIRE_SESSIONS})]
     return Found(line, asked, timeline(line, asked, done, swept))
 
 
 def _asked(connection: Connection, session_ids: list[UUID]) -> list[Asked]:
     parameters = {"session_ids": session_ids, "user_id": None, "limit": LIMIT}
-    return [Asked(*row) for row in reversed(connection.execute(NEWEST_ASKED, parameters).all())]
+    return [asked_of(row) for row in reversed(connection.execute(NEWEST_ASKED, parameters).all())]
 
 
 def page(found: Found, wanted: UUID) -> str:

@@ -134,8 +134,10 @@ class Maintenance:
                 guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCKS[name]})
 
     def _recorded(self, guard: Connection, name: str, run_id: str, trigger: str, batch: Batch) -> dict[str, Any]:
-        if not guard.execute(_BEGIN_RUN, {"id": run_id, "task": name, "trigger": trigger}).rowcount:
+        begun = guard.execute(_BEGIN_RUN, {"id": run_id, "task": name, "trigger": trigger}).one_or_none()
+        if begun is None:
             return {"skipped": "this run is finished"}
+        (trigger,) = begun  # of a run that was asked for over HTTP, as its row says
         began = time.monotonic()
         rows, error = 0, None
         try:
@@ -147,12 +149,13 @@ class Maintenance:
                     break
         except Exception as caught:
             error = type(caught).__name__
-            log.exception("maintenance failed", task=name, rows=rows)
+            log.exception("maintenance failed", task=name, run_id=run_id, rows=rows)
             raise
         finally:
             guard.execute(_END_RUN, {"id": run_id, "rows": rows, "error": error})
         took = time.monotonic() - began
-        log.info("maintenance done", task=name, trigger=trigger, rows=rows, ms=round(took * 1000, 1))
+        ms = round(took * 1000, 1)
+        log.info("maintenance done", task=name, run_id=run_id, trigger=trigger, rows=rows, ms=ms)
         return {"rows": rows}
 
 
@@ -164,5 +167,6 @@ def maintenance_engine(settings: WorkerSettings) -> Engine:
 _BEGIN_RUN = text("""
 INSERT INTO maintenance_runs AS r (id, task, trigger, began_at) VALUES (:id, :task, :trigger, now())
 ON CONFLICT (id) DO UPDATE SET began_at = now() WHERE r.finished_at IS NULL
+RETURNING trigger
 """)
 _END_RUN = text("UPDATE maintenance_runs SET finished_at = now(), rows = :rows, error = :error WHERE id = :id")

@@ -12,6 +12,7 @@ from celery import Task
 from celery.signals import worker_process_init
 from sqlalchemy import Engine
 
+from db import logs
 from db.engine import sync_engine
 from workers import doorbell
 from workers.celery_app import app, settings
@@ -85,9 +86,10 @@ def _begin(**_: Any) -> None:
 
 def execute(self: "Task[Any, Any]", task_ids: Any) -> dict[str, Any]:
     """Execute accepted tasks. A message is untrusted: what is not a list of ids is set aside with a log line."""
+    logs.bind(celery_task_id=str(self.request.id))
     ids = _ids_of(task_ids)
     if ids is None:
-        log.error("malformed doorbell set aside", celery_task_id=self.request.id)
+        log.error("malformed doorbell set aside")
         return {"malformed": True}
     redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
     return asdict(process.executor.execute(ids, str(self.request.id), redelivered))

@@ -275,7 +275,7 @@ def test_history_tells_the_line_and_what_was_asked_of_it(patient: httpx.Client, 
     histories = [patient.get(f"/api/sessions/{session}/history") for session in (first["id"], second, third)]
     history = histories[0].json()
     assert all(one.json() == history for one in histories)
-    assert history.keys() == {"sessions", "tasks"}
+    assert history.keys() == {"sessions", "tasks", "timeline"}
     assert [session["id"] for session in history["sessions"]] == [first["id"], second, third]
     assert [session["status"] for session in history["sessions"]] == ["invalidated", "expired", "invalidated"]
     assert all(session.keys() == SESSION for session in history["sessions"])
@@ -288,7 +288,8 @@ def test_history_tells_the_line_and_what_was_asked_of_it(patient: httpx.Client, 
     assert all(
         task.keys()
         == {
-            "id", "kind", "state", "session_id", "result_session_id", "accepted_at", "finished_at", "refusal", "reason"
+            "id", "seq", "kind", "user_id", "state", "session_id", "result_session_id", "accepted_at", "finished_at",
+            "refusal", "reason", "request_id", "rings", "attempts", "worker", "celery_task_id",
         }
         for task in tasks
     )  # fmt: skip
