@@ -18,6 +18,7 @@ from api.doorbells import Doorbells
 from api.measurements import ACCEPT_BATCH
 from api.problems import Problem, unavailable
 from db import logs, statements
+from db.access import Role
 from db.engine import is_outage
 from db.lifecycle import Kind, TaskState
 from db.settings import DatabaseSettings
@@ -64,7 +65,7 @@ class Acceptor:
     """
 
     def __init__(self, settings: DatabaseSettings, doorbells: Doorbells, patience: float) -> None:
-        self._connection = OwnConnection(settings, "acceptor")
+        self._connection = OwnConnection(settings, "acceptor", Role.ACCEPTOR)
         self._doorbells = doorbells
         self._patience = patience
         self._waiting: deque[tuple[Request, asyncio.Future[Accepted]]] = deque()

@@ -32,6 +32,9 @@ class Principal:
         return self.service or self.user_id == user_id
 
 
+EVERYONE: Final = Principal("", service=True)  # as whom the service itself looks
+
+
 class Verifier:
     """Checks bearer tokens: signature, algorithm by the kind of key, `exp`, `nbf`, `aud`, role."""
 
@@ -83,7 +86,7 @@ def _principal(claims: dict[str, Any]) -> Principal:
     """Supabase's service key has no `sub`; whoever is no service is their `sub`."""
     role, user_id = claims.get("role"), claims.get("sub")
     if role == "service_role":
-        return Principal("", service=True)
+        return EVERYONE
     if role != "authenticated" or not is_user_id(user_id):
         raise _unauthorized("token_invalid")
     return Principal(user_id, service=False)

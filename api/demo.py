@@ -85,7 +85,7 @@ async def expire(parts: Parts, principal: Authenticated) -> Response:
         .where(CheckoutSession.user_id == principal.user_id, CheckoutSession.status == Status.ACTIVE)
         .values(created_at=func.now() - parts.settings.limits.ttl, expires_at=func.now())
     )
-    async with parts.engine.begin() as connection:
+    async with parts.engines[None].begin() as connection:
         rows = (await connection.execute(night)).rowcount
     return json({"expired": rows})
 

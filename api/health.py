@@ -8,6 +8,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
+from api.auth import EVERYONE
 from api.metrics import exposition
 from api.reading import read
 from api.responses import json, problem_responses
@@ -56,16 +57,14 @@ async def ready(parts: Parts) -> Response:
     """Can it accept (503 if not), and can what is accepted be executed? Each dependency is named."""
     checks = {"postgres": "ok", "schema": "ok", "redis": "ok", "workers": "ok", "cleanup": "ok"}
     try:
-        row = (await read(parts, queries.READINESS)).one()
-        if row.schema is None:
+        if (await read(parts, EVERYONE, queries.READINESS))[0].schema is None:
             checks["schema"] = "missing: run the migrations"
         else:
             overdue = bounds_of(parts.settings).overdue.total_seconds()
-            behind = await read(parts, queries.PENDING_FOR_LONG, age=timedelta(seconds=BEHIND_SECONDS))
-            if behind.first():
+            if await read(parts, EVERYONE, queries.PENDING_FOR_LONG, age=timedelta(seconds=BEHIND_SECONDS)):
                 checks["workers"] = f"behind: a task is pending for more than {BEHIND_SECONDS} s"
-            oldest = (await read(parts, queries.OLDEST_OVERDUE)).scalar_one_or_none()
-            if oldest is not None and oldest > overdue:
+            oldest = await read(parts, EVERYONE, queries.OLDEST_OVERDUE)
+            if oldest and oldest[0][0] > overdue:
                 checks["cleanup"] = f"behind: an expired session is not marked for more than {overdue:.0f} s"
     except Exception:
         checks |= {"postgres": "unreachable", "schema": "unknown", "workers": "unknown", "cleanup": "unknown"}

@@ -28,17 +28,19 @@ ASKED_LIMIT: Final = 500  # tasks
 async def session_history(session_id: str, parts: Parts, principal: Authenticated) -> Response:
     """The session's line, what was asked of it, and what happened when; each oldest first, of many the newest."""
     session = await visible_session(parts, principal, session_id)
-    rows = (await read(parts, queries.NEWEST_OF_LINE, session_id=session.id, limit=LINE_LIMIT)).all()
+    rows = await read(parts, principal, queries.NEWEST_OF_LINE, session_id=session.id, limit=LINE_LIMIT)
     line = [queries.session_view(row) for row in reversed(rows)]
     # Whoever else names a session's id has no place in its user's view.
     only = None if principal.service else session.user_id
     ids = [member.id for member in line]
-    found = (await read(parts, history.NEWEST_ASKED, session_ids=ids, user_id=only, limit=ASKED_LIMIT)).all()
+    found = await read(parts, principal, history.NEWEST_ASKED, session_ids=ids, user_id=only, limit=ASKED_LIMIT)
     asked = [history.asked_of(row) for row in reversed(found)]
     times = history.ended_at(line)
-    done = await read(parts, history.DONE_AT, times=times, user_id=session.user_id)
+    done = await read(parts, principal, history.DONE_AT, times=times, user_id=session.user_id)
     # When sweeps ran, and where a task was executed, is the operators' business.
-    swept = await read(parts, history.SWEPT_AT, times=times, task=EXPIRE_SESSIONS) if principal.service else ()
+    swept = (
+        await read(parts, principal, history.SWEPT_AT, times=times, task=EXPIRE_SESSIONS) if principal.service else ()
+    )
     moments = history.timeline(
         line, asked, [history.asked_of(row) for row in done], [history.Sweep(*row) for row in swept]
     )

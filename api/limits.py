@@ -5,10 +5,11 @@ import time
 from typing import Final
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.connection import Connections
 from api.problems import Problem
 from db import queries
+from db.engine import driver_sql
 
 log = structlog.get_logger("limits")
 
@@ -16,6 +17,9 @@ BODY_LIMIT: Final = 65_536  # bytes of a request
 HEAD_LIMIT: Final = 32_768  # bytes of a request's headers
 WAIT_LIMIT: Final = 30  # seconds of a long poll
 BACKLOG_LOOK_SECONDS: Final = 1.0
+BACKLOG_SECONDS: Final = 5.0  # for counting it
+
+_PENDING_UP_TO, _PENDING_CONSTANTS = driver_sql(queries.PENDING_UP_TO)
 
 
 class Rates:
@@ -52,8 +56,8 @@ class Rates:
 class Backlog:
     """Sheds load before Postgres or the workers suffer: no more is accepted while too much is pending."""
 
-    def __init__(self, engine: AsyncEngine, limit: int) -> None:
-        self._engine = engine
+    def __init__(self, auditor: Connections, limit: int) -> None:
+        self._auditor = auditor
         self._limit = limit
         self.pending = 0
 
@@ -74,10 +78,10 @@ class Backlog:
         """Count what is pending, for ever."""
         while True:
             try:
-                async with self._engine.connect() as connection:
-                    self.pending = (
-                        await connection.execute(queries.PENDING_UP_TO, {"limit": self._limit})
-                    ).scalar_one()
+                parameters = {**_PENDING_CONSTANTS, "limit": self._limit}
+                ((self.pending,),) = await self._auditor.fetch(
+                    "pending up to", _PENDING_UP_TO, parameters, BACKLOG_SECONDS
+                )
             except Exception as error:
                 log.warning("backlog not counted", error=repr(error))
             await asyncio.sleep(BACKLOG_LOOK_SECONDS)

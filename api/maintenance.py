@@ -8,13 +8,14 @@ from fastapi import APIRouter, Response
 from sqlalchemy import insert
 from uuid_utils.compat import uuid7
 
-from api.auth import Service
+from api.auth import EVERYONE, Service
 from api.headers import Prefer, preferred_wait
 from api.problems import Problem, problem_json
 from api.reading import in_time, read
 from api.responses import json, problem_responses, task_responses
 from api.state import Parts, State
 from db import logs, queries
+from db.access import Role
 from db.models import MaintenanceRun
 from workers.messages import DELETE_SESSIONS, EXPIRE_SESSIONS
 
@@ -57,7 +58,7 @@ async def begin_cleanup(parts: State) -> UUID:
 
 async def _commit(parts: State, runs: list[dict[str, Any]]) -> None:
     with logs.operation("ask for cleanup", cleanup_id=runs[0]["cleanup_id"]) as done:
-        async with parts.engine.begin() as connection:
+        async with parts.engines[Role.ACCEPTOR].begin() as connection:
             await connection.execute(insert(MaintenanceRun), runs)
         done.rows = len(runs)
 
@@ -71,7 +72,7 @@ async def cleanup_task(parts: State, cleanup_id: UUID, wait: float) -> dict[str,
     loop = asyncio.get_running_loop()
     until = loop.time() + wait
     while True:
-        runs = (await read(parts, queries.CLEANUP_RUNS, cleanup_id=cleanup_id)).all()
+        runs = await read(parts, EVERYONE, queries.CLEANUP_RUNS, cleanup_id=cleanup_id)
         if not runs:
             raise Problem("task_not_found")
         if all(run.finished_at for run in runs) or loop.time() >= until or parts.results.closed:

@@ -1,7 +1,7 @@
 """What was seen and measured, as Prometheus wants it: names, units, labels from small sets."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -47,9 +47,9 @@ class _Found(Collector):
         if look.figures:
             yield from _figures(look.figures, look.figures_seconds)
         yield from _finished(self._parts.watch.finished)
-        pool: Any = self._parts.engine.pool
-        yield _gauge("pool_in_use", "This process's connections to Postgres that are in use", pool.checkedout())
-        yield _gauge("pool_size", "This process's connections to Postgres at most", pool.size())
+        pool = self._parts.reader
+        yield _gauge("pool_in_use", "This process's connections for shoppers' reads that are in use", pool.in_use)
+        yield _gauge("pool_size", "This process's connections for shoppers' reads at most", pool.size)
         yield _gauge("waiting_requests", "Tasks that clients of this process wait for", self._parts.results.waiting)
 
 

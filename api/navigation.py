@@ -1,5 +1,6 @@
 """PATCH: step navigation and data changes, the one synchronous write."""
 
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -18,12 +19,15 @@ from api.sessions import visible_session
 from api.state import Parts, State
 from api.tasks import user_of
 from db import logs, queries
+from db.access import Role
 from db.lifecycle import Status, fits, merged
 from db.models import CheckoutSession
 from db.queries import SessionView
 
 log = structlog.get_logger("sessions")
 router = APIRouter(prefix="/api/sessions", tags=["sessions"], route_class=HotRoute)
+
+_LOCKED_SESSION: Final = queries.as_reader(queries.LOCKED_SESSION)
 
 
 @router.patch(
@@ -38,14 +42,21 @@ async def navigate_session(session_id: str, body: schemas.Navigate, parts: Parts
     known = known_id(session_id)
     if not principal.service or body.user_id:
         principal = Principal(user_of(principal, body.user_id), service=False)
-    changed = await in_time(_navigate(parts, principal, known, body))
+    mover = principal
+    if principal.service:  # who names nobody moves on the session's behalf
+        found = await visible_session(parts, principal, session_id)
+        if not found.valid:
+            raise _not_active(found)
+        mover = Principal(found.user_id, service=False)
+    changed = await in_time(_navigate(parts, mover, known, body))
     return json((changed or await visible_session(parts, principal, session_id)).as_json())
 
 
 async def _navigate(parts: State, principal: Principal, session_id: UUID, body: schemas.Navigate) -> SessionView | None:
     with logs.operation("navigate", session_id=session_id) as done:
-        async with parts.engine.begin() as connection:
-            row = (await connection.execute(queries.LOCKED_SESSION, {"session_id": session_id})).one_or_none()
+        async with parts.engines[Role.NAVIGATOR].begin() as connection:
+            asked = {"session_id": session_id, "reader": principal.user_id}
+            row = (await connection.execute(_LOCKED_SESSION, asked)).one_or_none()
             before = queries.session_view(row) if row else None
             if before is None or not principal.may_see(before.user_id):
                 return None

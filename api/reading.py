@@ -1,16 +1,17 @@
-"""Reads for the API: bounded in time, repeated once where a connection died while it was idle."""
+"""Reads for the API: as who asks, and bounded in time."""
 
 import asyncio
 from collections.abc import Coroutine
+from functools import cache
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Result, Select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Select
 
+from api.auth import Principal
 from api.problems import unavailable
 from api.state import State
-from db import history, logs, queries
-from db.engine import is_outage
+from db import history, queries
+from db.engine import driver_sql, is_outage
 from db.queries import Rows
 
 T = TypeVar("T")
@@ -57,27 +58,28 @@ def _forget(task: asyncio.Task[Any]) -> None:
         task.exception()  # nobody else asks for it
 
 
-async def read(parts: State, statement: Rows, **parameters: Any) -> Result[*tuple[Any, ...]]:
-    """Execute one read.
+async def read(parts: State, principal: Principal, statement: Rows, **parameters: Any) -> list[Any]:
+    """Execute one read as who asks: a shopper reaches their own rows whatever the statement says, a service all.
+
+    Returns:
+        Its rows, which know their columns' names.
 
     Raises:
         Problem: `database_unavailable`.
     """
-    return await in_time(_twice(parts, statement, parameters))
+    if principal.service:
+        reading, (text, constants) = parts.auditor, _as_service(statement)
+    else:
+        reading, (text, constants) = parts.reader, _as_shopper(statement)
+        parameters["reader"] = principal.user_id
+    return await in_time(reading.fetch(_NAMES[id(statement)], text, {**constants, **parameters}, READ_SECONDS))
 
 
-async def _twice(parts: State, statement: Rows, parameters: dict[str, Any]) -> Result[*tuple[Any, ...]]:
-    try:
-        return await _execute(parts, statement, parameters)
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        return await _execute(parts, statement, parameters)
+@cache
+def _as_service(statement: Rows) -> tuple[str, dict[str, Any]]:
+    return driver_sql(statement)
 
 
-async def _execute(parts: State, statement: Rows, parameters: dict[str, Any]) -> Result[*tuple[Any, ...]]:
-    with logs.operation(_NAMES.get(id(statement), "read")) as done:
-        async with parts.reader.connect() as connection:
-            result = await connection.execute(statement, parameters)
-            done.rows = result.rowcount
-            return result
+@cache
+def _as_shopper(statement: Rows) -> tuple[str, dict[str, Any]]:
+    return driver_sql(queries.as_reader(statement))

@@ -15,6 +15,7 @@ import structlog
 
 from api.connection import OwnConnection
 from db import queries
+from db.access import Role
 from db.engine import driver_sql
 from db.lifecycle import TaskState
 from db.queries import TaskView
@@ -66,7 +67,7 @@ class Results:
     """
 
     def __init__(self, settings: DatabaseSettings, redis_url: str, heard: Callable[[list[UUID]], None]) -> None:
-        self._connection = OwnConnection(settings, "results")
+        self._connection = OwnConnection(settings, "results", Role.AUDITOR)
         self._redis_url = redis_url
         self._heard_of = heard
         self._waiting: dict[UUID, set[asyncio.Future[TaskView | None]]] = {}

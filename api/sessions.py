@@ -102,10 +102,10 @@ async def _asked(
 @router.get("/current", response_model=schemas.Session, responses=problem_responses("no_active_session"))
 async def current_session(parts: Parts, principal: Authenticated) -> Response:
     """The user's active session."""
-    row = (await read(parts, queries.ACTIVE_SESSION, user_id=principal.user_id)).one_or_none()
-    if row is None:
+    rows = await read(parts, principal, queries.ACTIVE_SESSION, user_id=principal.user_id)
+    if not rows:
         raise Problem("no_active_session")
-    return json(queries.session_view(row).as_json())
+    return json(queries.session_view(rows[0]).as_json())
 
 
 @router.get(
@@ -125,17 +125,17 @@ async def visible_session(parts: State, principal: Principal, session_id: str) -
         Problem: `session_not_found`, the same for another's and for an unknown one; `session_pending`.
     """
     known = known_id(session_id)
-    view = await _session(parts, known)
+    view = await _session(parts, principal, known)
     if view is None:
-        maker = (await read(parts, queries.MAKER, session_id=known)).one_or_none()
-        if maker and principal.may_see(maker.user_id):
-            raise Problem("session_pending", task_id=maker.id)
-        view = await _session(parts, known)  # it may have been made between the two looks
+        makers = await read(parts, principal, queries.MAKER, session_id=known)
+        if makers and principal.may_see(makers[0].user_id):
+            raise Problem("session_pending", task_id=makers[0].id)
+        view = await _session(parts, principal, known)  # it may have been made between the two looks
     if view is None or not principal.may_see(view.user_id):
         raise Problem("session_not_found")
     return view
 
 
-async def _session(parts: State, session_id: UUID) -> SessionView | None:
-    row = (await read(parts, queries.SESSION_BY_ID, session_id=session_id)).one_or_none()
-    return queries.session_view(row) if row else None
+async def _session(parts: State, principal: Principal, session_id: UUID) -> SessionView | None:
+    rows = await read(parts, principal, queries.SESSION_BY_ID, session_id=session_id)
+    return queries.session_view(rows[0]) if rows else None

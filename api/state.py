@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import structlog
 from fastapi import Depends, Request
@@ -13,15 +13,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.accept import Acceptor
 from api.auth import Verifier
+from api.connection import Connections
 from api.doorbells import Doorbells
 from api.limits import Backlog, Rates
 from api.results import Results
 from api.settings import ApiSettings
 from api.watch import Watch
+from db.access import Role
 from db.engine import async_engine
 from workers.configuration import create_app
 
 log = structlog.get_logger("api")
+
+
+# Connections of one process at most, opened when they are needed.
+READERS: Final = 8
+AUDITORS: Final = 4
+TRANSACTIONS: Final[dict[Role | None, int]] = {Role.NAVIGATOR: 4, Role.ACCEPTOR: 1}
 
 
 @dataclass(slots=True)
@@ -29,8 +37,9 @@ class State:
     """The parts of a running API process."""
 
     settings: ApiSettings
-    engine: AsyncEngine
-    reader: AsyncEngine
+    reader: Connections
+    auditor: Connections
+    engines: dict[Role | None, AsyncEngine]
     doorbells: Doorbells
     acceptor: Acceptor
     results: Results
@@ -42,17 +51,20 @@ class State:
     @staticmethod
     def of(settings: ApiSettings) -> "State":
         """Put the parts together; nothing connects yet."""
-        engine = async_engine(settings, "api")
-        reader = engine.execution_options(isolation_level="AUTOCOMMIT")  # one statement, one round trip
+        engines = {role: async_engine(settings, "api", size, role) for role, size in TRANSACTIONS.items()}
+        if settings.demo:
+            engines[None] = async_engine(settings, "demo", 1)  # it turns clocks back, which no role may
+        auditor = Connections(settings, Role.AUDITOR, AUDITORS)
         doorbells = Doorbells(create_app(settings, {}), str(settings.redis_url))
         return State(
             settings=settings,
-            engine=engine,
-            reader=reader,
+            reader=Connections(settings, Role.READER, READERS),
+            auditor=auditor,
+            engines=engines,
             doorbells=doorbells,
             acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds),
             results=Results(settings, str(settings.redis_url), doorbells.answered),
-            backlog=Backlog(reader, settings.backlog_limit),
+            backlog=Backlog(auditor, settings.backlog_limit),
             rates=Rates(settings.rate_limit),
             verifier=Verifier(settings),
             watch=Watch(settings),
@@ -84,7 +96,10 @@ class State:
             await self.results.hang_up()
             await self.doorbells.close()
             await self.watch.close()
-            await self.engine.dispose()
+            for connections in (self.reader, self.auditor):
+                await connections.close()
+            for engine in self.engines.values():
+                await engine.dispose()
 
 
 async def end(loops: set[asyncio.Task[None]]) -> None:

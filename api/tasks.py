@@ -123,8 +123,8 @@ async def poll_task(
 ) -> Response:
     """The task, finished or not; with `wait`, as soon as it is finished or when the time is over."""
     known = known_id(task_id)
-    row = (await read(parts, queries.TASKS_BY_ID, task_ids=[known])).one_or_none()
-    task = queries.task_view(row) if row else None
+    rows = await read(parts, principal, queries.TASKS_BY_ID, task_ids=[known])
+    task = queries.task_view(rows[0]) if rows else None
     if task is None and principal.service:
         return json(await cleanup_task(parts, known, wait))
     if task is None or not principal.may_see(task.user_id):

@@ -19,6 +19,7 @@ from psycopg.rows import TupleRow
 from api.connection import OwnConnection
 from api.settings import ApiSettings
 from db import vitals
+from db.access import Role
 from db.engine import async_engine
 from db.figures import Figures, figures
 from workers.heartbeats import FORGET_SECONDS, KEY
@@ -131,8 +132,8 @@ class Watch:
     """
 
     def __init__(self, settings: ApiSettings) -> None:
-        self._connection = OwnConnection(settings, "watch")
-        self._engine = async_engine(settings, "figures", size=1, statement_timeout=FIGURES_STATEMENT)
+        self._connection = OwnConnection(settings, "watch", Role.AUDITOR)
+        self._engine = async_engine(settings, "figures", size=1, role=Role.AUDITOR, statement_timeout=FIGURES_STATEMENT)
         self._redis = redis.Redis.from_url(
             str(settings.redis_url), socket_timeout=PATIENCE_SECONDS, socket_connect_timeout=PATIENCE_SECONDS
         )

@@ -1,4 +1,4 @@
-"""Connections to Postgres: one login, one place where each transaction begins."""
+"""Connections to Postgres: one login, and the role that each connection takes when it connects."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from db.access import Role
 from db.settings import DatabaseSettings
 
 # Bounds on the server's side, in milliseconds: no statement outlives the shopper's patience, no forgotten transaction
@@ -36,11 +37,13 @@ def database_url(settings: DatabaseSettings) -> URL:
     return make_url(str(settings.database_url)).set(drivername="postgresql+psycopg")
 
 
-def _connect_args(name: str, **options: str) -> dict[str, Any]:
+def _connect_args(name: str, role: Role | None, **options: str) -> dict[str, Any]:
+    """Startup options cost nothing afterwards, and RESET goes back to them: `RESET ROLE` to the role."""
+    options = {**OPTIONS, **options, **({"role": role} if role else {})}
     return {
         "application_name": f"checkout-sessions {name}",
         "connect_timeout": 2,  # seconds; libpq's least
-        "options": " ".join(f"-c {key}={value}" for key, value in {**OPTIONS, **options}.items()),
+        "options": " ".join(f"-c {key}={value}" for key, value in options.items()),
         "prepare_threshold": 2,
         # A peer that died silently is noticed within seconds.
         "keepalives_idle": 5,
@@ -50,19 +53,23 @@ def _connect_args(name: str, **options: str) -> dict[str, Any]:
     }
 
 
-def sync_engine(settings: DatabaseSettings, name: str, size: int = 1, **options: str) -> Engine:
-    """For workers and commands; make it after the fork."""
+def sync_engine(
+    settings: DatabaseSettings, name: str, size: int = 1, role: Role | None = None, **options: str
+) -> Engine:
+    """For workers and commands; make it after the fork. Without a role it is the login itself, the tables' owner."""
     return create_engine(
         database_url(settings),
         pool_size=size,
         max_overflow=0,
         pool_timeout=5,
         hide_parameters=True,  # they hold carts, and errors are logged
-        connect_args=_connect_args(name, **options),
+        connect_args=_connect_args(name, role, **options),
     )
 
 
-def async_engine(settings: DatabaseSettings, name: str, size: int = 8, **options: str) -> AsyncEngine:
+def async_engine(
+    settings: DatabaseSettings, name: str, size: int = 8, role: Role | None = None, **options: str
+) -> AsyncEngine:
     """For the API. `size` connections at most; who waits for one longer than a second hears 503.
 
     Its JSON is read by what writes it again: numbers that Postgres spells as integers of any length are floats then, as
@@ -75,7 +82,7 @@ def async_engine(settings: DatabaseSettings, name: str, size: int = 8, **options
         pool_timeout=1,
         hide_parameters=True,
         json_deserializer=orjson.loads,
-        connect_args=_connect_args(name, **options),
+        connect_args=_connect_args(name, role, **options),
     )
 
 
@@ -97,10 +104,10 @@ def transaction(engine: Engine) -> Iterator[Connection[Any]]:
             raise
 
 
-async def async_connection(settings: DatabaseSettings, name: str) -> AsyncConnection[Any]:
+async def async_connection(settings: DatabaseSettings, name: str, role: Role | None = None) -> AsyncConnection[Any]:
     """A connection of one's own in autocommit, where one statement is one transaction."""
     url = database_url(settings).set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await AsyncConnection.connect(url, autocommit=True, **_connect_args(name))
+    connection = await AsyncConnection.connect(url, autocommit=True, **_connect_args(name, role))
     set_json_loads(orjson.loads, connection)
     return connection
 

@@ -18,10 +18,12 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
+from db.access import USER_SETTING
 from db.lifecycle import Kind, Refusal, Status, TaskState, effective_status, next_step
 from db.models import CheckoutSession, MaintenanceRun, SessionTask
 
@@ -32,6 +34,16 @@ _LIVE = aliased(CheckoutSession)
 # Spelt out: a plan for any parameter cannot use the partial indexes.
 _ACTIVE: ColumnElement[str] = literal_column(f"'{Status.ACTIVE}'")
 _PENDING: ColumnElement[str] = literal_column(f"'{TaskState.PENDING}'")
+
+
+def as_reader(statement: "Rows") -> "Rows":
+    """The statement for a role that reaches one user's rows: `reader` is that user, until the transaction's end.
+
+    A condition on no table is decided once, before the first row of any is looked at: the plan has it on top as
+    `One-Time Filter`. In autocommit the transaction is this one statement.
+    """
+    said = select(func.set_config(USER_SETTING, bindparam("reader"), true()))
+    return statement.where(said.scalar_subquery().is_not(None))
 
 
 def _is_live(session: type[CheckoutSession]) -> ColumnElement[bool]:

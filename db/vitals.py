@@ -16,7 +16,7 @@ SELECT pending.*, overdue.*,
     (SELECT count(*) FROM session_tasks
         WHERE refusal = 'gave_up' AND finished_at > now() - interval '24 hours') AS given_up_24h,
     current_setting('max_connections')::int AS connections_limit,
-    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections
+    (SELECT sum(numbackends)::bigint FROM pg_stat_database) AS connections  -- pg_stat_activity hides other logins'
 FROM (
     SELECT count(*) AS pending,
         coalesce(extract(epoch FROM now() - min(accepted_at)), 0)::float AS oldest_pending_seconds,

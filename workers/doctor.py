@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from db import logs
+from db.access import Role
 from db.engine import is_outage, sync_engine
 from db.invariants import Bounds, Finding, examine
 from workers.settings import WorkerSettings
@@ -38,7 +39,7 @@ def main() -> None:
     """Check, and print."""
     logs.configure("WARNING")
     settings = WorkerSettings.load()
-    engine = sync_engine(settings, "doctor")
+    engine = sync_engine(settings, "doctor", role=Role.AUDITOR)
     try:
         with engine.begin() as connection:
             findings = examine(connection, bounds_of(settings))

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from db import logs, queries
+from db.access import Role
 from db.engine import is_outage, sync_engine
 from db.history import ASKED_BY_ID, DONE_AT, NEWEST_ASKED, SWEPT_AT, Asked, Moment, Sweep, asked_of, ended_at, timeline
 from db.queries import SessionView
@@ -97,7 +98,7 @@ def main(arguments: list[str]) -> None:
     except ValueError:
         sys.exit("Name one session or task: `make session ID=...` (its id is in the answer and in each log line).")
     try:
-        with sync_engine(settings, "history").connect() as connection:
+        with sync_engine(settings, "history", role=Role.AUDITOR).connect() as connection:
             found = find(connection, wanted)
     except Exception as error:
         if not is_outage(error):

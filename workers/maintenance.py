@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from uuid_utils.compat import uuid7
 
 from db import sweeps
+from db.access import Role
 from db.engine import sync_engine
 from db.invariants import examine
 from db.lifecycle import Kind, Limits
@@ -93,6 +94,7 @@ class Maintenance:
         broken: dict[str, list[str]] = {}
 
         def check(connection: Connection) -> int:
+            connection.execute(text(f"SET LOCAL ROLE {Role.AUDITOR}"))  # carts and payments are not maintenance's
             for finding in examine(connection, bounds_of(self.settings)):
                 if finding.unknown:
                     log.warning("invariant not checked", invariant=finding.name, error=finding.unknown)
@@ -161,7 +163,9 @@ class Maintenance:
 
 def maintenance_engine(settings: WorkerSettings) -> Engine:
     """Two connections, one for the run's lock and one for its batches; a run may wait for the one before it."""
-    return sync_engine(settings, "maintenance", size=2, statement_timeout="15000", lock_timeout="15000")
+    return sync_engine(
+        settings, "maintenance", size=2, role=Role.MAINTENANCE, statement_timeout="15000", lock_timeout="15000"
+    )
 
 
 _BEGIN_RUN = text("""

@@ -3,6 +3,7 @@
 import sys
 
 from db import logs
+from db.access import Role
 from db.engine import is_outage, sync_engine
 from db.operations import refunds
 from workers.settings import WorkerSettings
@@ -15,7 +16,7 @@ def main() -> None:
     logs.configure("WARNING")
     settings = WorkerSettings.load()
     try:
-        with sync_engine(settings, "refunds").begin() as connection:
+        with sync_engine(settings, "refunds", role=Role.AUDITOR).begin() as connection:
             found = refunds(connection, LIMIT)
     except Exception as error:
         if not is_outage(error):

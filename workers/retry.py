@@ -6,6 +6,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from db import logs
+from db.access import Role
 from db.engine import is_outage, sync_engine
 from db.operations import retry
 from workers.configuration import create_app
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"Not the id of a task: {error}.")
     if not task_ids:
         sys.exit("Name the task: `make retry ID=...` (its id is in the answer, in the log, and in `make refunds`).")
-    engine = sync_engine(settings, "retry")
+    engine = sync_engine(settings, "retry", role=Role.OPERATOR)
     app = create_app(settings, {"socket_timeout": 2, "socket_connect_timeout": 2, "max_retries": 1})
     for task_id in task_ids:
         try:

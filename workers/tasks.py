@@ -13,6 +13,7 @@ from celery.signals import worker_process_init
 from sqlalchemy import Engine
 
 from db import logs
+from db.access import Role
 from db.engine import sync_engine
 from workers import doorbell
 from workers.celery_app import app, settings
@@ -42,7 +43,7 @@ class Process:
 
     def begin(self) -> None:
         """Make the connections' pools; each connects when first used."""
-        self.engine = sync_engine(settings, "worker")
+        self.engine = sync_engine(settings, "worker", role=Role.WORKER)
         teller = redis.Redis.from_url(
             str(settings.redis_url), socket_timeout=0.5, socket_connect_timeout=0.5, protocol=3
         )

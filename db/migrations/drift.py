@@ -1,4 +1,4 @@
-"""Where the database's schema differs from the models, down to CHECKs, predicates of indexes and the trigger.
+"""Where the database's schema differs from the models, down to CHECKs, predicates of indexes, the trigger, and rights.
 
 The models are made once more in a schema of their own, which is rolled back, so that Postgres itself prints both in the
 same words.
@@ -9,16 +9,19 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from db.access import ACCESS, Role
 from db.models import UPDATED_AT_TRIGGER, Base
 
 SCRATCH: Final = "checkout_sessions_as_modelled"
 
 OBJECTS: Final = """
 WITH tables AS (
-    SELECT oid, relname::text AS relname, relpersistence FROM pg_class
+    SELECT oid, relname::text AS relname, relpersistence, relrowsecurity, relacl FROM pg_class
     WHERE relkind = 'r' AND relnamespace = to_regnamespace(quote_ident(:schema)) AND relname = ANY (:tables)
-)
-SELECT relname, 'table', relname, CASE relpersistence WHEN 'p' THEN 'a table' ELSE 'an unlogged table' END FROM tables
+), ours AS (SELECT oid, rolname FROM pg_roles WHERE rolname = ANY (:roles))
+SELECT relname, 'table', relname, CASE relpersistence WHEN 'p' THEN 'a table' ELSE 'an unlogged table' END
+    || CASE WHEN relrowsecurity THEN '' ELSE ' without row-level security' END
+FROM tables
 UNION ALL
 SELECT relname, 'column', attname, concat_ws(' ', format_type(atttypid, atttypmod),
     CASE WHEN attnotnull THEN 'NOT NULL' END, 'DEFAULT ' || pg_get_expr(adbin, adrelid),
@@ -38,6 +41,21 @@ SELECT relname, 'trigger', tgname, concat_ws(' ', pg_get_triggerdef(t.oid, true)
     CASE tgenabled WHEN 'O' THEN NULL WHEN 'D' THEN 'DISABLED' ELSE 'ENABLED ' || tgenabled::text END,
     'AS', btrim(regexp_replace(prosrc, '\\s+', ' ', 'g')), CASE WHEN prosecdef THEN 'SECURITY DEFINER' END, proconfig)
 FROM tables JOIN pg_trigger t ON tgrelid = tables.oid AND NOT tgisinternal JOIN pg_proc ON pg_proc.oid = tgfoid
+UNION ALL
+SELECT relname, 'policy', polname, concat_ws(' ', CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+    'FOR', polcmd, 'TO', (SELECT string_agg(role::regrole::text, ', ' ORDER BY role::regrole::text)
+        FROM unnest(polroles) AS role WHERE role <> 0),
+    'USING ' || pg_get_expr(polqual, polrelid), 'WITH CHECK ' || pg_get_expr(polwithcheck, polrelid))
+FROM tables JOIN pg_policy ON polrelid = tables.oid WHERE polroles && (SELECT array_agg(oid) FROM ours)
+UNION ALL
+SELECT relname, 'grant', ours.rolname, string_agg(granted.privilege_type, ', ' ORDER BY granted.privilege_type)
+FROM (
+    SELECT tables.oid, relname, grantee, privilege_type FROM tables, aclexplode(relacl)
+    UNION ALL
+    SELECT tables.oid, relname, grantee, privilege_type || ' (' || attname || ')'
+    FROM tables JOIN pg_attribute ON attrelid = tables.oid AND NOT attisdropped, aclexplode(attacl)
+) AS granted JOIN ours ON ours.oid = grantee
+GROUP BY relname, ours.rolname
 """
 
 Objects = dict[tuple[str, str, str], str]
@@ -50,7 +68,9 @@ def objects(connection: Connection) -> Objects:
     try:
         # Postgres prints names of the searched schemas without these.
         connection.execute(text("SELECT set_config('search_path', quote_ident(:schema), true)"), {"schema": schema})
-        rows = connection.execute(text(OBJECTS), {"schema": schema, "tables": [*Base.metadata.tables]}).all()
+        rows = connection.execute(
+            text(OBJECTS), {"schema": schema, "tables": [*Base.metadata.tables], "roles": [*Role]}
+        ).all()
     finally:
         narrowed.rollback()
     return {(table, kind, name): definition for table, kind, name, definition in rows}
@@ -63,7 +83,8 @@ def modelled(connection: Connection) -> Objects:
         connection.execute(text(f"CREATE SCHEMA {SCRATCH}"))
         connection.execute(text(f"SET LOCAL search_path = {SCRATCH}"))
         Base.metadata.create_all(connection, checkfirst=False)
-        connection.exec_driver_sql(UPDATED_AT_TRIGGER, execution_options={"no_parameters": True})
+        for sql in (UPDATED_AT_TRIGGER, ACCESS):
+            connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
         return objects(connection)
     finally:
         scratch.rollback()

@@ -13,6 +13,7 @@ import structlog
 from psycopg import Connection
 from sqlalchemy import Engine
 
+from db.access import Role
 from db.engine import sync_engine
 from db.settings import DatabaseSettings
 from local.servers import EmbeddedPostgres
@@ -91,7 +92,7 @@ def told() -> list[UUID]:
 @pytest.fixture
 def executor(make_engine: Callable[..., Engine], told: list[UUID]) -> Executor:
     """An executor on an engine of its own."""
-    return make_executor(make_engine(), told)
+    return make_executor(make_engine(role=Role.WORKER), told)
 
 
 def make_executor(engine: Engine, told: list[UUID] | None = None) -> Executor:

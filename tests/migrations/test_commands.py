@@ -22,14 +22,14 @@ USER = "00000000-0000-4000-8000-00000000000a"
 
 def test_up_and_down_on_an_empty_database(database: Database) -> None:
     empty = database.dump()
-    assert "at revision base, the code at 0001: migrate it up" in database.migrate("check", code=1)
+    assert "at revision base, the code at 0002: migrate it up" in database.migrate("check", code=1)
     for _ in range(2):
-        assert database.migrate("up") == "The schema is at revision 0001.\n"
+        assert database.migrate("up") == "The schema is at revision 0002.\n"
         full = database.dump()
-        assert database.migrate("up") == "The schema is at revision 0001.\n"
+        assert database.migrate("up") == "The schema is at revision 0002.\n"
         assert database.dump() == full
         assert database.migrate("check") == ""
-        assert database.migrate("down") == "The schema is at revision base.\n"
+        assert database.migrate("down", "base") == "The schema is at revision base.\n"
         assert database.dump() == empty
         assert database.migrate("down", code=1) == "There is nothing to take down."
     database.migrate("up")
@@ -49,7 +49,7 @@ def test_what_others_made_stays(database: Database) -> None:
     before = database.dump()
     database.migrate("up")
     assert database.migrate("check") == ""
-    database.migrate("down")
+    database.migrate("down", "base")
     assert database.dump() == before
 
 
@@ -59,8 +59,8 @@ def test_in_a_schema_of_its_own(database: Database) -> None:
     database.execute(f"ALTER DATABASE {name} SET search_path = shop")
     database.migrate("up")
     assert database.migrate("check") == ""
-    database.migrate("down")
-    assert database.execute("SELECT relname FROM pg_class WHERE relnamespace = 'shop'::regnamespace") == [
+    database.migrate("down", "base")
+    assert database.execute("SELECT relname FROM pg_class WHERE relnamespace = 'shop'::regnamespace ORDER BY 1") == [
         {"relname": "alembic_version"},
         {"relname": "alembic_version_pkc"},
     ]
@@ -79,7 +79,7 @@ def test_from_any_folder_by_any_spelling(database: Database, tmp_path: Path) -> 
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (0, "The schema is at revision 0001.\n")
+    assert (done.returncode, done.stderr) == (0, "The schema is at revision 0002.\n")
     done = subprocess.run(
         [str(Path(sys.executable).with_name("alembic")), "-c", str(ROOT / "alembic.ini"), "check"],
         cwd=tmp_path,
@@ -143,6 +143,15 @@ def test_no_logger_is_disabled(database: Database) -> None:
             "AS BEGIN RETURN NEW; END`, in the models",
         ),
         ("DROP TABLE maintenance_runs", "The table maintenance_runs is missing."),
+        ("ALTER TABLE session_tasks DISABLE ROW LEVEL SECURITY", "is `a table without row-level security`, in the"),
+        ("DROP POLICY checkout_own ON session_tasks", "The policy checkout_own of session_tasks is missing."),
+        (
+            "ALTER POLICY checkout_own ON checkout_sessions USING (true)",
+            "The policy checkout_own of checkout_sessions is `RESTRICTIVE FOR * TO checkout_navigator, checkout_reader",
+        ),
+        ("CREATE POLICY x ON daily_counts TO checkout_worker USING (true)", "policy x of daily_counts is not in the"),
+        ("GRANT DELETE ON session_tasks TO checkout_worker", "The grant checkout_worker of session_tasks is `DELETE, "),
+        ("GRANT UPDATE (payload) ON session_tasks TO checkout_acceptor", "UPDATE (payload)`, in the models"),
         ("ALTER TABLE daily_counts SET UNLOGGED", "The table daily_counts is `an unlogged table`"),
         ("DROP TABLE checkout_sessions_undo", "checkout_sessions_undo is missing: the schema cannot be taken back"),
     ],
@@ -206,7 +215,7 @@ def test_a_server_that_starts_late_is_waited_for(tmp_path: Path) -> None:
     process = database.start("up")
     with server:
         said, _ = process.communicate(timeout=60)
-        assert (process.returncode, said) == (0, "The schema is at revision 0001.\n")
+        assert (process.returncode, said) == (0, "The schema is at revision 0002.\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["sideways"], ["up", "0001"], ["down", "base", "base"]])

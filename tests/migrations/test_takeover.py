@@ -89,8 +89,8 @@ def test_down_gives_back_shape_and_rows_exactly(older: Database) -> None:
     shape, rows = older.dump(), older.rows()
     for _ in range(3):
         older.migrate("up")
-        assert older.migrate("up") == "The schema is at revision 0001.\n"
-        older.migrate("down")
+        assert older.migrate("up") == "The schema is at revision 0002.\n"
+        older.migrate("down", "base")
         assert older.dump() == shape
         assert older.rows() == rows
 
@@ -102,7 +102,7 @@ def test_down_keeps_what_the_new_code_has_done(older: Database, shape: Shape) ->
     older.execute(insert(NEW, A, status="invalidated"))
     older.execute(insert(NEXT, "somebody-new", 1))
     older.execute(insert(LAST, A, 2, status="expired"))
-    said = older.migrate("down")
+    said = older.migrate("down", "base")
     assert [words for words in shape.no_way_back if words not in said] == []
     lost = [line for line in told - set(older.dump().splitlines()) if "CONSTRAINT" not in line]
     assert len(lost) <= len(shape.no_way_back)
@@ -115,7 +115,7 @@ def test_down_keeps_what_the_new_code_has_done(older: Database, shape: Shape) ->
     older.migrate("up")
     assert older.migrate("check") == ""
     assert older.rows("id, status, package, user_id", f"id = '{NEW}'")[NEW]["status"] == "expired"
-    older.migrate("down")
+    older.migrate("down", "base")
     assert older.dump() == shape_then
     assert older.rows() == after
 
@@ -134,7 +134,7 @@ def test_new_rows_come_back_in_the_older_columns(database: Database) -> None:
         UPDATE checkout_sessions SET data = '{{"late": 1}}' WHERE id = '{session(3)}';
         """
     )
-    said = database.migrate("down")
+    said = database.migrate("down", "base")
     assert 'checkout_sessions_user_id_fkey" binds new rows only' in said
     rows = database.rows("id, user_id, package_id, session_data, status, completed_at, payment_intent_id")
     assert tuple(rows[NEW].values())[1:] == (
@@ -157,7 +157,7 @@ def test_an_older_session_that_was_completed_since_comes_back_completed(database
         WHERE older_id = 'cs_1'
         """
     )
-    database.migrate("down")
+    database.migrate("down", "base")
     row = database.rows()["cs_1"]
     assert (row["status"], row["completed_at"]) == ("completed", "2026-03-03 10:00:00")
     assert row["current_step"] == "0"  # no number, and the older column must have one
@@ -185,7 +185,7 @@ def test_policies_go_on_to_tell_users_apart(database: Database) -> None:
     assert seen(A) == {session(1), session(2), session(3)}
     assert seen(B) == {session(4), NEW}
     assert seen("") == set()
-    database.migrate("down")
+    database.migrate("down", "base")
     assert seen(B) == {session(4), NEW}
 
 
