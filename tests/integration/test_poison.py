@@ -48,7 +48,7 @@ def plant(connection: Connection[Any]) -> Iterator[Callable[..., None]]:
         kind = "CONSTRAINT TRIGGER" if "DEFERRABLE" in event else "TRIGGER"
         tables.append(event.split()[3])
         connection.execute(
-            f"""CREATE OR REPLACE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
+            f"""CREATE OR REPLACE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
                 BEGIN IF NEW.user_id LIKE 'poison%' {condition} THEN {what}; END IF; RETURN NEW; END $$"""
         )
         connection.execute(f"CREATE {kind} poison {event} FOR EACH ROW EXECUTE FUNCTION poison()")
