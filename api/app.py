@@ -10,12 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from api import demo, health, history, legacy, maintenance, navigation, sessions, tasks
+from api import demo, docs, health, history, legacy, maintenance, navigation, sessions, tasks
+from api.cors import Cors
 from api.description import describe
 from api.edge import Edge
 from api.measurements import PROBLEMS
 from api.problems import Problem
-from api.settings import ApiSettings
+from api.settings import ApiSettings, listed
+from api.sizes import SIZES
 from api.state import State
 
 log = structlog.get_logger("api")
@@ -29,6 +31,7 @@ ERRORS_LIMIT: Final = 10  # of a request that are listed
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """The API over the settings' Postgres and Redis; it connects when it starts."""
+    SIZES.set(settings)
     parts = State.of(settings)
 
     @asynccontextmanager
@@ -37,16 +40,26 @@ def create_app(settings: ApiSettings) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="checkout-sessions", description=DESCRIPTION, version="1", lifespan=lifespan, redirect_slashes=False
+        title="checkout-sessions",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        openapi_url="/openapi.json" if settings.docs else None,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.parts = parts
     for part in PARTS:
         app.include_router(part.router)
     demo.mount(app, settings)
+    docs.mount(app)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_middleware(Edge)
+    if origins := listed(settings.cors_origins):
+        app.add_middleware(Cors, origins=origins)
     describe(app)
     return app
 

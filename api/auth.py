@@ -6,12 +6,15 @@ from typing import Annotated, Any, Final, TypeGuard
 import jwt
 from fastapi import Depends, Request
 
+from api.edge import address_of
 from api.keys import Keys
 from api.problems import Problem
+from api.rates import Rates
 from api.settings import ApiSettings
 
 LEEWAY: Final = 10  # seconds that clocks may differ
 USER_ID_LENGTH: Final = 255
+STRICT: Final = ("/recover", "/complete", "/recover-checkout-session", "/complete-checkout-session")
 CACHED_TOKENS: Final = 10_000  # about 10 MB; a shopper's frontend sends the same token hundreds of times
 
 
@@ -36,10 +39,11 @@ EVERYONE: Final = Principal("", service=True)  # as whom the service itself look
 
 
 class Verifier:
-    """Checks bearer tokens: signature, algorithm by the kind of key, `exp`, `nbf`, `aud`, role."""
+    """Checks bearer tokens: signature, algorithm by the kind of key, `exp`, `nbf`, `aud`, `iss`, role."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._audience = settings.jwt_audience
+        self._issuer = settings.jwt_issuer
         self._secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
         self._seen: dict[str, tuple[float, Principal]] = {}
         self._keys = Keys(str(settings.jwt_jwks_url), self._seen.clear) if settings.jwt_jwks_url else None
@@ -72,6 +76,7 @@ class Verifier:
                 key or self._secret,
                 algorithms=[key.algorithm_name if key else "HS256"],  # the key says which, never the token
                 audience=self._audience,
+                issuer=self._issuer,
                 leeway=LEEWAY,
                 options={"require": ["exp"], "verify_aud": self._audience is not None},
             )
@@ -114,14 +119,22 @@ def _unauthorized(code: str) -> Problem:
 
 
 async def authenticated(request: Request) -> Principal:
-    """The dependency of each path that needs a token; the rate limit is counted here, since it is per user."""
+    """The dependency of each path that needs a token; the rates are counted here. A service's are its own affair."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise _unauthorized("token_missing")
     parts = request.app.state.parts
-    principal: Principal = await parts.verifier.principal(token.strip(), parts.clock())
+    rates: Rates = parts.rates
+    try:
+        if scheme.lower() != "bearer" or not token:
+            raise _unauthorized("token_missing")
+        principal: Principal = await parts.verifier.principal(token.strip(), parts.clock())
+    except Problem:
+        rates.address.count(address_of(request.scope))  # who guesses is limited, too
+        raise
     if not principal.service:
-        parts.rates.count(principal.user_id)
+        rates.address.count(address_of(request.scope))
+        rates.user.count(principal.user_id)
+        if request.scope["path"].endswith(STRICT):
+            rates.strict.count(principal.user_id)
     request.state.user_id = principal.user_id
     return principal
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from api.schemas import JSON_SCHEMA
+from api.sizes import SIZES
 
 BEARER: Final = {
     "type": "http",
@@ -29,7 +30,8 @@ def describe(app: FastAPI) -> None:
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
-    document["components"]["schemas"]["Json"] = JSON_SCHEMA
+    bounds = f"nested at most {SIZES.data_depth} deep, of at most {SIZES.data_values} names and values in all."
+    document["components"]["schemas"]["Json"] = {**JSON_SCHEMA, "description": f"Any JSON, {bounds}"}
     document["components"]["securitySchemes"] = {"bearer": BEARER}
     for name in FOREIGN:
         document["components"]["schemas"].pop(name, None)
@@ -37,6 +39,9 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             if path.startswith("/api/"):
                 operation["security"] = [{"bearer": []}]
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "wait":
+                    parameter["schema"]["maximum"] = SIZES.wait
             if FOREIGN[0] in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
     return document

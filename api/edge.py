@@ -1,4 +1,4 @@
-"""The outermost layer of the API: names each request, bounds its body, and turns a fault into a problem."""
+"""The outermost layer of the API: names each request, bounds it, hardens its answer, turns a fault into a problem."""
 
 import re
 from typing import Any, Final
@@ -8,14 +8,23 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from api.limits import BODY_LIMIT, HEAD_LIMIT
 from api.problems import Problem
+from api.rates import address_key
+from api.sizes import SIZES
 from db import logs
 
 log = structlog.get_logger("api")
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+# What every answer says to browsers, unless it says something else: it is data, for whoever asked, and nothing to run.
+HARDENED: Final = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+}
 
 
 class BodyTooLarge(Exception):
@@ -44,11 +53,12 @@ class Edge:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                own = dict(message["headers"])
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *_hardening(own)]
             await send(message)
 
-        problem = _refused(scope["method"], headers)
         try:
+            problem = _refused(scope, headers)
             if problem is None:
                 await self._app(scope, _bounded(receive), sending)
                 return
@@ -63,16 +73,30 @@ class Edge:
             await problem.response(scope["path"])(scope, receive, sending)
 
 
-def _refused(method: str, headers: dict[bytes, bytes]) -> Problem | None:
+def _hardening(own: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    if own.keys().isdisjoint(HARDENED):
+        return _ALL_HARDENED
+    return [header for header in _ALL_HARDENED if header[0] not in own]
+
+
+_ALL_HARDENED: Final = list(HARDENED.items())
+
+
+def _refused(scope: Scope, headers: dict[bytes, bytes]) -> Problem | None:
     """What the headers alone tell to be refused."""
-    if sum(map(len, headers.values())) > HEAD_LIMIT:
+    if not scope["path"].startswith("/api/"):  # those count who asks where they know it
+        try:
+            scope["app"].state.parts.rates.address.count(address_of(scope))
+        except Problem as problem:
+            return problem
+    if sum(map(len, headers.values())) > SIZES.head:
         return Problem("headers_too_large")
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > BODY_LIMIT:
+    if not length.isdigit() or int(length) > SIZES.body:
         return Problem("body_too_large")
     has_body = length != b"0" or b"transfer-encoding" in headers
     media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if method in _WITH_BODY and has_body and media_type != b"application/json":
+    if scope["method"] in _WITH_BODY and has_body and media_type != b"application/json":
         return Problem("unsupported_media_type")
     return None
 
@@ -85,8 +109,14 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
-            if received > BODY_LIMIT:
+            if received > SIZES.body:
                 raise BodyTooLarge
         return message
 
     return receiving
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from: the connection's other end, or what a trusted proxy says."""
+    client = scope.get("client")
+    return address_key(client[0]) if client else ""

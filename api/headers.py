@@ -8,11 +8,13 @@ from fastapi import Depends, Header, Request
 from fastapi.exceptions import RequestValidationError
 
 from api.hot import SHORT_WAYS
-from api.limits import WAIT_LIMIT
+from api.sizes import SIZES
 
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
 
-Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N seconds, at most 30, for the result")]
+Prefer = Annotated[
+    str | None, Header(description="`wait=N`: wait up to N seconds for the result, at most as long as a poll may")
+]
 _KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 KEY_RULE: Final = "1 to 255 printable ASCII characters, without space at either end"
 IdempotencyKey = Annotated[
@@ -40,9 +42,9 @@ class AskHeaders:
 
 
 def preferred_wait(prefer: str | None) -> int:
-    """Seconds of `Prefer: wait=N` (RFC 7240); what cannot be honoured is ignored, and more than 30 means 30."""
+    """Seconds of `Prefer: wait=N` (RFC 7240); what cannot be honoured is ignored, more than the limit is the limit."""
     match = _WAIT.search(prefer or "")
-    return min(int(match[1]), WAIT_LIMIT) if match else 0
+    return min(int(match[1]), SIZES.wait) if match else 0
 
 
 async def _ask_headers(request: Request, prefer: Prefer = None, idempotency_key: IdempotencyKey = None) -> AskHeaders:

@@ -3,21 +3,23 @@
 from datetime import timedelta
 from typing import Final, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from api.auth import EVERYONE
+from api.auth import EVERYONE, service
 from api.metrics import exposition
+from api.problems import Problem
 from api.reading import read
-from api.responses import json, problem_responses
+from api.responses import Described, json, problem_responses
 from api.state import Parts
 from db import queries
 from workers.doctor import bounds_of
 
 router = APIRouter(tags=["health"])
 
+LIMITED: Final[Described] = {429: problem_responses("rate_limited", token=False)[429]}  # by address
 BEHIND_SECONDS: Final = 10  # a task pending for longer means that nobody executes
 
 
@@ -46,13 +48,13 @@ class Ready(BaseModel):
     checks: Checks
 
 
-@router.get("/healthz", response_model=Live)
+@router.get("/healthz", response_model=Live, responses=LIMITED)
 async def live() -> Response:
     """The process answers."""
     return json({"status": "ok"})
 
 
-@router.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
+@router.get("/readyz", response_model=Ready, responses={503: {"model": Ready}, **LIMITED})
 async def ready(parts: Parts) -> Response:
     """Can it accept (503 if not), and can what is accepted be executed? Each dependency is named."""
     checks = {"postgres": "ok", "schema": "ok", "redis": "ok", "workers": "ok", "cleanup": "ok"}
@@ -77,7 +79,25 @@ async def ready(parts: Parts) -> Response:
     return json({"status": status, "accept": accept, "execute": execute, "checks": checks}, 200 if accept else 503)
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=problem_responses(token=False))
+async def _door(request: Request) -> None:
+    """The setting `METRICS` says who may ask.
+
+    Raises:
+        Problem: nobody may, or a service alone.
+    """
+    match request.app.state.parts.settings.metrics:
+        case "off":
+            raise Problem("not_found")
+        case "service":
+            await service(request)
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses=problem_responses("forbidden", "not_found"),
+    dependencies=[Depends(_door)],
+)
 async def metrics(parts: Parts) -> Response:
     """Prometheus. What is in Postgres and Redis is the same whichever process answers."""
     return Response(await exposition(parts), media_type=CONTENT_TYPE_LATEST)

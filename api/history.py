@@ -1,7 +1,7 @@
 """What happened to a session: its line, what was asked of it, and both as one timeline."""
 
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, Response
 
@@ -16,9 +16,6 @@ from workers.messages import EXPIRE_SESSIONS
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
 
-LINE_LIMIT: Final = 50  # sessions, each with data of up to 64 KiB
-ASKED_LIMIT: Final = 500  # tasks
-
 
 @router.get(
     "/{session_id}/history",
@@ -28,12 +25,13 @@ ASKED_LIMIT: Final = 500  # tasks
 async def session_history(session_id: str, parts: Parts, principal: Authenticated) -> Response:
     """The session's line, what was asked of it, and what happened when; each oldest first, of many the newest."""
     session = await visible_session(parts, principal, session_id)
-    rows = await read(parts, principal, queries.NEWEST_OF_LINE, session_id=session.id, limit=LINE_LIMIT)
+    limit, tasks_limit = parts.settings.history_limit, parts.settings.history_tasks_limit
+    rows = await read(parts, principal, queries.NEWEST_OF_LINE, session_id=session.id, limit=limit)
     line = [queries.session_view(row) for row in reversed(rows)]
     # Whoever else names a session's id has no place in its user's view.
     only = None if principal.service else session.user_id
     ids = [member.id for member in line]
-    found = await read(parts, principal, history.NEWEST_ASKED, session_ids=ids, user_id=only, limit=ASKED_LIMIT)
+    found = await read(parts, principal, history.NEWEST_ASKED, session_ids=ids, user_id=only, limit=tasks_limit)
     asked = [history.asked_of(row) for row in reversed(found)]
     times = history.ended_at(line)
     done = await read(parts, principal, history.DONE_AT, times=times, user_id=session.user_id)

@@ -70,11 +70,13 @@ KINDS: Final[Mapping[str, Kind]] = {
     "token_invalid": Kind(401, "The bearer token is not valid", "Please sign in again to go on.", "sign_in"),
     "token_expired": Kind(401, "The bearer token expired", "Please sign in again to go on.", "sign_in"),
     "forbidden": Kind(403, "Not allowed for this role", "You are not allowed to do this.", "sign_in"),
+    "origin_refused": Kind(403, "Not allowed from this origin", "You are not allowed to do this.", "fix"),
     # What is asked.
     "invalid_request": Kind(422, "The request is not valid", "Something in the request was not right.", "fix"),
     "malformed_json": Kind(400, "The body is not JSON", "Something in the request was not right.", "fix"),
     "unsupported_media_type": Kind(415, "The body is not JSON", "Something in the request was not right.", "fix"),
     "body_too_large": Kind(413, "The body is too large", "Your cart holds more than we can save.", "fix"),
+    "request_timed_out": Kind(408, "The request did not arrive in time", _BUSY, "retry", retry_after=1),
     "headers_too_large": Kind(431, "The headers are too large", "Something in the request was not right.", "fix"),
     "idempotency_key_reused": Kind(
         422, "The idempotency key stands for another request", "Something in the request was not right.", "fix"
@@ -83,6 +85,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "method_not_allowed": Kind(405, "The path has no such method", "Something in the request was not right.", "fix"),
     # Load and outages.
     "rate_limited": Kind(429, "Too many requests", "That was a little too fast. Please try again.", "retry", 1),
+    "too_many_connections": Kind(503, "Too many connections are open", _BUSY, "retry", retry_after=2),
     "backlog_full": Kind(503, "Too many tasks are pending", _BUSY, "retry", retry_after=5),
     "database_unavailable": Kind(503, "Postgres cannot be reached", _BUSY, "retry", retry_after=2),
     "keys_unavailable": Kind(503, "The key set for tokens cannot be fetched", _BUSY, "retry", retry_after=2),

@@ -6,17 +6,16 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from api.sizes import SIZES
 from db.lifecycle import Kind, Next, Origin, Refusal, Status, TaskState
 
-DATA_DEPTH: Final = 16
-DATA_NODES: Final = 2_000
 EXACT: Final = 2**53  # beyond it JavaScript's numbers, and so the shop's frontend, are not exact
 NO_NUL: Final = r"^[^\x00]*$"  # Postgres cannot keep one; the JSON parser lets no lone surrogates through
 
 # What `data` may hold, for the OpenAPI; there it is the component `Json`.
 JSON_REFERENCE: Final = {"$ref": "#/components/schemas/Json"}
 JSON_SCHEMA: Final[dict[str, Any]] = {
-    "description": f"Any JSON, nested at most {DATA_DEPTH} deep, of at most {DATA_NODES} names and values in all.",
+    "description": "Any JSON, of bounded depth and number of names and values.",
     "anyOf": [
         {"type": ["null", "boolean"]},
         {"type": "number", "minimum": -EXACT, "maximum": EXACT},
@@ -34,8 +33,8 @@ def _data(value: dict[str, Any]) -> dict[str, Any]:
     while todo:
         item, depth = todo.pop()
         nodes += 1
-        if depth > DATA_DEPTH or nodes > DATA_NODES:
-            raise ValueError(f"must not be nested deeper than {DATA_DEPTH} or hold more than {DATA_NODES} values")
+        if depth > SIZES.data_depth or nodes > SIZES.data_values:
+            raise ValueError(f"must not be deeper than {SIZES.data_depth} or hold more than {SIZES.data_values} values")
         match item:
             case str() if "\0" in item:
                 raise ValueError("must not contain NUL")

@@ -15,7 +15,8 @@ from api.accept import Acceptor
 from api.auth import Verifier
 from api.connection import Connections
 from api.doorbells import Doorbells
-from api.limits import Backlog, Rates
+from api.limits import Backlog
+from api.rates import Rates
 from api.results import Results
 from api.settings import ApiSettings
 from api.watch import Watch
@@ -65,7 +66,7 @@ class State:
             acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds),
             results=Results(settings, str(settings.redis_url), doorbells.answered),
             backlog=Backlog(auditor, settings.backlog_limit),
-            rates=Rates(settings.rate_limit),
+            rates=Rates(settings),
             verifier=Verifier(settings),
             watch=Watch(settings),
         )
@@ -86,6 +87,7 @@ class State:
                 "listen": self.results.listen(),
                 "tell": self.results.tell(),
                 "backlog": self.backlog.watch(),
+                "rates": self.rates.share(),
             }.items()
         ]
         try:
@@ -96,6 +98,7 @@ class State:
             await self.results.hang_up()
             await self.doorbells.close()
             await self.watch.close()
+            await self.rates.close()
             for connections in (self.reader, self.auditor):
                 await connections.close()
             for engine in self.engines.values():

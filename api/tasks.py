@@ -7,18 +7,19 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query, Response
+from pydantic import AfterValidator
 from uuid_utils.compat import uuid7
 
 from api import accept, schemas
 from api.auth import Authenticated, Principal
 from api.headers import AskHeaders
 from api.ids import known_id
-from api.limits import WAIT_LIMIT
 from api.maintenance import cleanup_task
 from api.measurements import ACCEPT, ANSWER
 from api.problems import KINDS, Problem, refusal_json, retry_header
 from api.reading import read
 from api.responses import json, problem_responses
+from api.sizes import SIZES
 from api.state import Parts, State
 from db import queries
 from db.lifecycle import Kind, TaskState
@@ -110,6 +111,12 @@ def task_json(task: TaskView) -> dict[str, Any]:
     }
 
 
+def _wait(seconds: int) -> int:
+    if seconds > SIZES.wait:
+        raise ValueError(f"must not be more than {SIZES.wait}")
+    return seconds
+
+
 @router.get(
     "/api/tasks/{task_id}",
     response_model=schemas.Task,
@@ -119,7 +126,7 @@ async def poll_task(
     task_id: str,
     parts: Parts,
     principal: Authenticated,
-    wait: Annotated[int, Query(ge=0, le=WAIT_LIMIT, description="seconds to wait for the result")] = 0,
+    wait: Annotated[int, AfterValidator(_wait), Query(ge=0, description="seconds to wait for the result")] = 0,
 ) -> Response:
     """The task, finished or not; with `wait`, as soon as it is finished or when the time is over."""
     known = known_id(task_id)

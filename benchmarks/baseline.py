@@ -12,9 +12,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from api.auth import Verifier
 from api.edge import Edge
 from api.hot import HotRoute
-from api.limits import Rates
 from api.problems import Problem
 from api.protocol import BoundedProtocol
+from api.rates import Rates
 from api.settings import ApiSettings
 from api.state import State
 
@@ -43,7 +43,7 @@ def create_app(settings: ApiSettings, lifespan: Lifespan, create: Callable[..., 
     router = APIRouter(prefix="/api/sessions", route_class=HotRoute)
     router.post("", status_code=201)(create)
     app.include_router(router)
-    app.state.parts = Parts(Verifier(settings), Rates(settings.rate_limit), State.clock)
+    app.state.parts = Parts(Verifier(settings), Rates(settings), State.clock)
     app.add_exception_handler(Problem, _problem)
     app.add_middleware(Edge)
     return app
