@@ -12,7 +12,7 @@ from tests.api.conftest import Enter, Service
 from tests.api.contract import assert_problem, new_user
 from tests.stack import eventually
 
-RATE, STRICT, ADDRESS = 20, 3, 60
+RATE, STRICT, ADDRESS = 8, 3, 12
 SETTINGS = {"RATE_LIMIT": str(RATE), "STRICT_RATE_LIMIT": str(STRICT), "ADDRESS_RATE_LIMIT": str(ADDRESS)}
 
 
@@ -99,7 +99,7 @@ def test_an_address_is_limited_whoever_asks_from_there(enter: Enter, pair: list[
     crowd = [enter(url=pair[0], X_Forwarded_For="198.51.100.250") for _ in range(10)]
     seen, windows = hammered([lambda c=c: c.get("/api/sessions/current") for c in crowd], 1.3)
     assert set(seen) == {404, 429}
-    assert seen[404] <= ADDRESS * (windows + 1), "though each of ten users might ask twenty times"
+    assert seen[404] <= ADDRESS * (windows + 1), "though each of ten users might ask eight times"
     other = enter(url=pair[0], X_Forwarded_For=next(addresses))
     assert other.get("/api/sessions/current").status_code == 404
 
@@ -149,9 +149,9 @@ def test_behind_a_trusted_proxy_only_what_it_appended_counts(
 
 
 def test_from_anyone_else_the_header_means_nothing(service: Service, addresses: Iterator[str]) -> None:
-    url = service.another_api(RATE_LIMIT="20", ADDRESS_RATE_LIMIT="30", TRUSTED_PROXIES="10.9.8.7")
+    url = service.another_api(RATE_LIMIT="20", ADDRESS_RATE_LIMIT="12", TRUSTED_PROXIES="10.9.8.7")
     with httpx.Client(base_url=url) as client:
         ask = lambda: client.get("/healthz", headers={"X-Forwarded-For": next(addresses, "192.0.2.1")})  # noqa: E731
         seen, windows = hammered([ask], 1.5)
     assert seen[429] > 0
-    assert seen[200] <= 30 * windows + 1
+    assert seen[200] <= 12 * windows + 1
