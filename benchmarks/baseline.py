@@ -23,6 +23,7 @@ from api.state import State
 class Parts:
     """What the dependencies of the service's paths look for, and what a baseline adds."""
 
+    settings: ApiSettings
     verifier: Verifier
     rates: Rates
     clock: Callable[[], float]
@@ -43,7 +44,7 @@ def create_app(settings: ApiSettings, lifespan: Lifespan, create: Callable[..., 
     router = APIRouter(prefix="/api/sessions", route_class=HotRoute)
     router.post("", status_code=201)(create)
     app.include_router(router)
-    app.state.parts = Parts(Verifier(settings), Rates(settings), State.clock)
+    app.state.parts = Parts(settings, Verifier(settings), Rates(settings), State.clock)
     app.add_exception_handler(Problem, _problem)
     app.add_middleware(Edge)
     return app
