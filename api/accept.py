@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
 import structlog
 
 from api.connection import OwnConnection
@@ -39,7 +40,7 @@ class Request:
     kind: Kind
     user_id: str
     session_id: UUID
-    payload: str
+    payload: bytes
     idempotency_key: str | None
     request_hash: str | None
     request_id: str | None
@@ -202,14 +203,21 @@ def _logged(request: Request) -> dict[str, Any]:
 
 def _parameters(requests: list[Request], patience: float) -> dict[str, Any]:
     return {
-        "id": [request.id for request in requests],
-        "kind": [str(request.kind) for request in requests],
-        "user_id": [request.user_id for request in requests],
-        "session_id": [request.session_id for request in requests],
-        "payload": [request.payload for request in requests],
-        "idempotency_key": [request.idempotency_key for request in requests],
-        "request_hash": [request.request_hash for request in requests],
-        "request_id": [request.request_id for request in requests],
+        "tasks": orjson.dumps([_row(n, request) for n, request in enumerate(requests)]).decode(),
         "addressed": list({request.session_id for request in requests if request.kind is not Kind.CREATE}),
         "patience": patience,
+    }
+
+
+def _row(n: int, request: Request) -> dict[str, Any]:
+    return {
+        "n": n,
+        "id": request.id,
+        "kind": request.kind,
+        "user_id": request.user_id,
+        "session_id": request.session_id,
+        "payload": orjson.Fragment(request.payload),
+        "idempotency_key": request.idempotency_key,
+        "request_hash": request.request_hash,
+        "request_id": request.request_id,
     }

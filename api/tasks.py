@@ -65,7 +65,7 @@ async def ask(
         kind=kind,
         user_id=user_id,
         session_id=session_id or uuid7(),
-        payload=body.decode(),
+        payload=body,
         idempotency_key=headers.idempotency_key,
         request_hash=digest if headers.idempotency_key else None,
         request_id=headers.request_id,

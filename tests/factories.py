@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from db import statements
 from db.lifecycle import Kind, Limits, Origin, Session, Status, Task
-from workers.rows import add_parameters, session_of
+from workers.rows import session_of, store_parameters
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMITS = Limits(ttl=timedelta(hours=24), retention=timedelta(days=7))
@@ -100,15 +100,22 @@ def payload_of(task: Task) -> dict[str, Any]:
 
 def accept_parameters(tasks: Iterable[Task], patience: float = 3600, **columns: Any) -> dict[str, Any]:
     """Parameters of `statements.ACCEPT`."""
-    tasks = list(tasks)
     keys: Mapping[str, Any] = {"idempotency_key": None, "request_hash": None, "request_id": None, **columns}
+    tasks = list(tasks)
+    rows = [
+        {
+            "n": n,
+            "id": str(task.id),
+            "kind": str(task.kind),
+            "user_id": task.user_id,
+            "session_id": str(task.session_id),
+            "payload": payload_of(task),
+            **keys,
+        }
+        for n, task in enumerate(tasks)
+    ]
     return {
-        "id": [task.id for task in tasks],
-        "kind": [str(task.kind) for task in tasks],
-        "user_id": [task.user_id for task in tasks],
-        "session_id": [task.session_id for task in tasks],
-        "payload": [json.dumps(payload_of(task)) for task in tasks],
-        **{name: [value for _ in tasks] for name, value in keys.items()},
+        "tasks": json.dumps(rows),
         "addressed": sorted({task.session_id for task in tasks if task.kind is not Kind.CREATE}),
         "patience": patience,
     }
@@ -121,7 +128,7 @@ def accept(connection: Connection[Any], *tasks: Task, **columns: Any) -> list[UU
 
 def add_sessions(connection: Connection[Any], *sessions: Session) -> None:
     """Write rows as they are."""
-    connection.execute(statements.ADD_SESSIONS, add_parameters(sessions))
+    connection.execute(statements.STORE, store_parameters((), sessions, (), "here:1", "celery-1"))
 
 
 def read_sessions(connection: Connection[Any], *user_ids: str) -> list[Session]:

@@ -7,16 +7,16 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from psycopg import Connection
+from psycopg import Connection, Cursor
 from sqlalchemy import Engine
 from uuid_utils.compat import uuid7
 
 from db import logs, statements
 from db.decisions import Change, Shopper, decide
 from db.engine import is_outage, transaction
-from db.lifecycle import Kind, Limits, Outcome, Refusal, Session
+from db.lifecycle import Limits, Outcome, Refusal, Session
 from workers.messages import BATCH_LIMIT
-from workers.rows import Taken, add_parameters, change_parameters, finish_parameters, session_of, taken_of
+from workers.rows import Taken, session_of, store_parameters, taken_of
 
 log = structlog.get_logger("execution")
 
@@ -92,15 +92,17 @@ class Executor:
         """The normal way. Returns whether some of the users are suspect, and left for execution alone."""
         while ids:
             with transaction(self.engine) as connection:
-                taken = todo = take(connection, ids)
+                taken, sessions = take(connection, ids)
+                todo = taken
                 suspects = {t.task.user_id for t in taken if t.attempts > 0}
                 fresh = [t for t in taken if t.task.user_id not in suspects]
                 counted = [t.task.id for t in fresh if redelivered or t.rings >= SUSPECT_RINGS]
                 if counted or suspects:
                     connection.execute(statements.COUNT_ATTEMPT, {"id": counted})
                     connection.commit()
-                    todo = [t for t in take(connection, ids) if t.task.user_id not in suspects]
-                self._finish(connection, todo, celery_task_id, summary)
+                    again, sessions = take(connection, ids)
+                    todo = [t for t in again if t.task.user_id not in suspects]
+                self._finish(connection, todo, sessions, celery_task_id, summary)
             if suspects:
                 return True
             done = {t.task.id for t in taken} if len(taken) == TAKE_LIMIT else set(ids)
@@ -113,7 +115,7 @@ class Executor:
         try:
             while True:
                 with transaction(self.engine) as connection:
-                    taken = take(connection, [task_id], limit=1)
+                    taken, _ = take(connection, [task_id], limit=1)
                     if not taken:
                         return
                     first = taken[0]
@@ -124,7 +126,7 @@ class Executor:
                     connection.execute(statements.COUNT_ATTEMPT, {"id": [doing]})
                     connection.commit()
                 with transaction(self.engine) as connection:
-                    self._finish(connection, take(connection, [doing], limit=1), celery_task_id, summary)
+                    self._finish(connection, *take(connection, [doing], limit=1), celery_task_id, summary)
         except Exception as error:
             if is_outage(error):
                 raise
@@ -137,11 +139,18 @@ class Executor:
         self._store(connection, [], [(taken, outcome)], celery_task_id)
         self._told([(taken, outcome)], 0.0, summary)
 
-    def _finish(self, connection: Connection[Any], taken: list[Taken], celery_task_id: str, summary: Summary) -> None:
+    def _finish(
+        self,
+        connection: Connection[Any],
+        taken: list[Taken],
+        sessions: Cursor[Any],
+        celery_task_id: str,
+        summary: Summary,
+    ) -> None:
         if not taken:
             return
         began = time.perf_counter()
-        shoppers = load(connection, taken, self.limits)
+        shoppers = load(connection, taken, sessions, self.limits)
         outcomes = [(t, decide(shoppers[t.task.user_id], t.task, uuid7)) for t in taken]
         self._store(connection, shoppers.values(), outcomes, celery_task_id)
         self._told(outcomes, time.perf_counter() - began, summary)
@@ -159,13 +168,9 @@ class Executor:
         for shopper in shoppers:
             changes += shopper.changed()
             sessions += shopper.added()
-        # First what ends, then what begins: a user has at most one active session at every instant.
+        parameters = store_parameters(changes, sessions, outcomes, self.worker, celery_task_id)
         with logs.operation("store") as done:
-            if changes:
-                connection.execute(statements.CHANGE_SESSIONS, change_parameters(changes))
-            if sessions:
-                connection.execute(statements.ADD_SESSIONS, add_parameters(sessions))
-            connection.execute(statements.FINISH_TASKS, finish_parameters(outcomes, self.worker, celery_task_id))
+            connection.execute(statements.STORE, parameters)
             connection.commit()
             done.rows = len(changes) + len(sessions) + len(outcomes)
 
@@ -192,22 +197,25 @@ def _logged(taken: Taken, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def take(connection: Connection[Any], ids: list[UUID], limit: int = TAKE_LIMIT) -> list[Taken]:
-    """Lock the users of pending tasks, and take what these have pending, up to `limit`, in order of acceptance."""
-    return [taken_of(row) for row in connection.execute(statements.TAKE, {"id": ids, "limit": limit})]
+def take(connection: Connection[Any], ids: list[UUID], limit: int = TAKE_LIMIT) -> tuple[list[Taken], Cursor[Any]]:
+    """Lock the users of pending tasks, and take what these have pending, up to `limit`, in order of acceptance.
+
+    Returns:
+        The tasks, and where `load` finds the sessions, which were asked for in the same round trip.
+    """
+    tasks = connection.execute(statements.TAKE, {"id": ids, "limit": limit}, binary=True)
+    sessions = connection.execute(statements.LOAD, {"id": ids}, binary=True)
+    return [taken_of(row) for row in tasks], sessions
 
 
-def load(connection: Connection[Any], taken: list[Taken], limits: Limits) -> dict[str, Shopper]:
+def load(connection: Connection[Any], taken: list[Taken], sessions: Cursor[Any], limits: Limits) -> dict[str, Shopper]:
     """What the tasks touch, user by user, locked."""
-    now = taken[0].now
-    users = list({t.task.user_id for t in taken})
-    addressed = list({t.task.session_id for t in taken if t.task.kind is not Kind.CREATE})
     references = list({t.task.payment_reference for t in taken if t.task.payment_reference})
     payments: dict[str, UUID] = {}
-    rows = connection.execute(statements.LOAD, {"user_id": users, "session_id": addressed})
     if references:
         payments.update(connection.execute(statements.PAYMENTS, {"payment_reference": references}).fetchall())
-    sessions: dict[str, list[Session]] = {user: [] for user in users}
-    for session in map(session_of, rows):
-        sessions[session.user_id].append(session)
-    return {user: Shopper(user, now, limits, held, payments) for user, held in sessions.items()}
+    held: dict[str, list[Session]] = {t.task.user_id: [] for t in taken}
+    for session in map(session_of, sessions):
+        if session.user_id in held:
+            held[session.user_id].append(session)
+    return {user: Shopper(user, taken[0].now, limits, some, payments) for user, some in held.items()}

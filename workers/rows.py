@@ -1,10 +1,12 @@
 """Between the rows of the statements and the values of the rules."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 from db.decisions import Change
 from db.lifecycle import Kind, Origin, Outcome, Session, Status, Task
@@ -45,49 +47,52 @@ def session_of(row: Sequence[Any]) -> Session:
     return Session(session_id, user_id, Status(status), package, step, data, Origin(origin), *rest)
 
 
-def change_parameters(changes: Sequence[Change]) -> dict[str, list[Any]]:
-    """Arrays for `statements.CHANGE_SESSIONS`."""
+def store_parameters(
+    changes: Iterable[Change],
+    sessions: Iterable[Session],
+    outcomes: Iterable[tuple[Taken, Outcome]],
+    worker: str,
+    celery_task_id: str,
+) -> dict[str, str]:
+    """Parameters of `statements.STORE`."""
     return {
-        "id": [change.session.id for change in changes],
-        "was": [str(change.was) for change in changes],
-        "status": [str(change.session.status) for change in changes],
-        "completed_at": [change.session.completed_at for change in changes],
-        "payment_reference": [change.session.payment_reference for change in changes],
-    }
-
-
-def add_parameters(sessions: Sequence[Session]) -> dict[str, list[Any]]:
-    """Arrays for `statements.ADD_SESSIONS`."""
-    return {
-        "id": [session.id for session in sessions],
-        "user_id": [session.user_id for session in sessions],
-        "status": [str(session.status) for session in sessions],
-        "package": [session.package for session in sessions],
-        "step": [session.step for session in sessions],
-        "data": [json.dumps(session.data) for session in sessions],
-        "origin": [str(session.origin) for session in sessions],
-        "line_id": [session.line_id for session in sessions],
-        "line_position": [session.line_position for session in sessions],
-        "line_began_at": [session.line_began_at for session in sessions],
-        "previous_session_id": [session.previous_session_id for session in sessions],
-        "created_at": [session.created_at for session in sessions],
-        "expires_at": [session.expires_at for session in sessions],
-        "completed_at": [session.completed_at for session in sessions],
-        "payment_reference": [session.payment_reference for session in sessions],
-    }
-
-
-def finish_parameters(
-    outcomes: Sequence[tuple[Taken, Outcome]], worker: str, celery_task_id: str
-) -> dict[str, list[Any] | str]:
-    """Arrays for `statements.FINISH_TASKS`."""
-    return {
-        "id": [taken.task.id for taken, _ in outcomes],
-        "state": [str(outcome.state) for _, outcome in outcomes],
-        "session_id": [outcome.session_id for _, outcome in outcomes],
-        "refusal": [outcome.refusal and str(outcome.refusal) for _, outcome in outcomes],
-        "reason": [outcome.reason for _, outcome in outcomes],
-        "addressed_status": [outcome.addressed_status and str(outcome.addressed_status) for _, outcome in outcomes],
+        "changes": _json(_change_row(change) for change in changes),
+        "sessions": _json(_session_row(session) for session in sessions),
+        "outcomes": _json(_outcome_row(taken, outcome) for taken, outcome in outcomes),
         "worker": worker,
         "celery_task_id": celery_task_id,
+    }
+
+
+def _json(rows: Iterable[dict[str, Any]]) -> str:
+    return orjson.dumps(list(rows)).decode()
+
+
+def _change_row(change: Change) -> dict[str, Any]:
+    session = change.session
+    return {
+        "id": session.id,
+        "was": change.was,
+        "status": session.status,
+        "completed_at": session.completed_at,
+        "payment_reference": session.payment_reference,
+    }
+
+
+def _session_row(session: Session) -> dict[str, Any]:
+    # Its data by Python's own JSON, as it was read: numbers keep all their digits.
+    return {**{name: getattr(session, name) for name in _PLAIN}, "data": orjson.Fragment(json.dumps(session.data))}
+
+
+_PLAIN: Final = tuple(field.name for field in fields(Session) if field.name != "data")
+
+
+def _outcome_row(taken: Taken, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "id": taken.task.id,
+        "state": outcome.state,
+        "session_id": outcome.session_id,
+        "refusal": outcome.refusal,
+        "reason": outcome.reason,
+        "addressed_status": outcome.addressed_status,
     }

@@ -46,11 +46,13 @@ def outcome_in_a_second_transaction() -> None:
         def __init__(self, connection: Any) -> None:
             self.connection = connection
 
-        def execute(self, statement: str, *arguments: Any) -> Any:
-            if statement is statements.FINISH_TASKS:
+        def execute(self, statement: str, parameters: dict[str, Any]) -> Any:
+            if statement is statements.STORE:
+                self.connection.execute(statement, parameters | {"outcomes": "[]"})
                 self.connection.commit()
                 time.sleep(SETTLING)
-            return self.connection.execute(statement, *arguments)
+                parameters = parameters | {"changes": "[]", "sessions": "[]"}
+            return self.connection.execute(statement, parameters)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.connection, name)
@@ -65,17 +67,16 @@ def no_lock_and_no_guard() -> None:
     """Reads lock nothing, and writes trust what was read."""
     from db import statements
 
-    lock, count = r"FOR NO KEY UPDATE", r"1 / .*? FROM"
-    guard = r"AND [st]\.(status|state) (=|IS NOT DISTINCT FROM) (c\.was|'PENDING')"
+    lock, count = r"FOR NO KEY UPDATE", r"1 / \(.*\)::int"
+    guard = r"AND [st]\.(status|state) = (c\.was|'PENDING')"
     for name, planks in {
         "TAKE": [lock],
         "LOAD": [lock],
-        "CHANGE_SESSIONS": [guard, count],
-        "FINISH_TASKS": [guard, count],
+        "STORE": [guard, count],
     }.items():
         statement = getattr(statements, name)
         for plank in planks:
-            statement, found = re.subn(plank, "1 FROM" if plank == count else "", statement)
+            statement, found = re.subn(plank, "1" if plank == count else "", statement, flags=re.DOTALL)
             assert found, f"{name} has no {plank}"
         setattr(statements, name, statement)
 

@@ -1,6 +1,7 @@
 """No statement reads more of a large table than it needs: not with the statistics of today, nor with those of an empty
 table, by which a connection may have planned before the table grew."""
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from tests.conftest import create_database
 from tests.factories import accept_parameters, make_row, make_task
 from tests.integration.conftest import libpq
 from tests.integration.explain import Prepared, driver_text, faults, fill, keep_autovacuum_away, session_id, task_id
-from workers.rows import add_parameters
+from workers.rows import store_parameters
 
 BATCH = 20  # rows that a statement is asked for
 BOUND = 25 * BATCH  # rows that a step of its plan may read; the tables hold hundreds of times as many
@@ -34,24 +35,14 @@ VALUES: dict[str, dict[str, Any]] = {
     "ACCEPTED_BEFORE": pending
     | {"user_id": [f"user-{n}" for n in ACTIVE], "idempotency_key": [f"key-{n}" for n in ACTIVE]},
     "TAKE": pending | {"limit": BATCH},
-    "LOAD": {
-        "user_id": [f"user-{n}" for n in ACTIVE],
-        "session_id": [session_id(n) for n in (*ACTIVE, *(100_000 + n for n in ACTIVE))],
-    },
+    "LOAD": pending,
     "PAYMENTS": {"payment_reference": [f"pay-{n}" for n in COMPLETED]},
-    "CHANGE_SESSIONS": {
-        "id": [session_id(n) for n in ACTIVE],
-        "was": ["active"] * BATCH,
-        "status": ["expired"] * BATCH,
-        "completed_at": [None] * BATCH,
-        "payment_reference": [None] * BATCH,
-    },
-    "ADD_SESSIONS": add_parameters([make_row(f"new-{n}") for n in range(BATCH)]),
-    "FINISH_TASKS": pending
-    | {
-        "state": ["SUCCESS"] * BATCH,
-        "session_id": [session_id(n) for n in PENDING],
-        **{name: [None] * BATCH for name in ("refusal", "reason", "addressed_status")},
+    "STORE": {
+        "changes": json.dumps([{"id": str(session_id(n)), "was": "active", "status": "expired"} for n in ACTIVE]),
+        "sessions": store_parameters((), [make_row(f"new-{n}") for n in range(BATCH)], (), "", "")["sessions"],
+        "outcomes": json.dumps(
+            [{"id": str(task_id(n)), "state": "SUCCESS", "session_id": str(session_id(n))} for n in PENDING]
+        ),
         "worker": "here:1",
         "celery_task_id": "celery-1",
     },

@@ -199,7 +199,7 @@ def test_a_user_whose_rows_someone_locks_spoils_nobody_elses(
     assert states(connection, create, payment) == ["SUCCESS", "SUCCESS"]
 
 
-@pytest.mark.parametrize("payload", ['{"data": [1]}', '{"package": {"no": "text"}}'])
+@pytest.mark.parametrize("payload", ['{"data": [1]}', '{"data": "text"}'])
 def test_a_payload_that_no_api_writes_spoils_nobody_elses(
     connection: Connection[Any], executor: Executor, create: Task, payload: str
 ) -> None:
@@ -214,7 +214,7 @@ def test_a_payload_that_no_api_writes_spoils_nobody_elses(
     assert states(connection, create) == ["gave_up"]
 
 
-@pytest.mark.parametrize("payload", ["[]", "null", "7"])
-def test_a_payload_that_is_no_object_is_not_accepted(connection: Connection[Any], create: Task, payload: str) -> None:
+@pytest.mark.parametrize("payload", [[], "text", 7])
+def test_a_payload_that_is_no_object_is_not_accepted(connection: Connection[Any], create: Task, payload: Any) -> None:
     with pytest.raises(CheckViolation, match="ck_session_tasks_payload"):
-        connection.execute(ACCEPT, accept_parameters([create]) | {"payload": [payload]})
+        connection.execute(ACCEPT, accept_parameters([create], payload=payload))

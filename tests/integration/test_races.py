@@ -175,7 +175,7 @@ def test_who_comes_second_waits_for_the_first_and_then_finds_nothing_to_do(
     accept(connection, first, later)
     with ThreadPoolExecutor() as pool:
         with transaction(engine) as under_way:
-            assert [taken.task.id for taken in take(under_way, [later.id])] == [first.id, later.id]
+            assert [taken.task.id for taken in take(under_way, [later.id])[0]] == [first.id, later.id]
             second = pool.submit(race.executors[0].execute, [later.id], "second")
             waits = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
