@@ -17,7 +17,7 @@ log = structlog.get_logger("doorbells")
 
 RING_SECONDS: Final = 1.0  # then the redelivery sweep rings instead
 DUE_LIMIT: Final = 20_000  # ids kept while Redis is slow; the sweep rings for the rest
-WINDOW: Final = 2  # messages that workers have not answered yet: one under way and one at hand keep a worker busy
+WINDOW: Final = 1  # messages that workers have not answered yet: what comes meanwhile rings together
 WINDOW_SECONDS: Final = 0.05  # then an answer is taken for lost: ringing costs little, waiting costs shoppers
 
 
