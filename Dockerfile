@@ -8,6 +8,7 @@ RUN uv sync --frozen --no-default-groups
 COPY api ./api
 COPY db ./db
 COPY workers ./workers
+COPY web/ops ./web/ops
 COPY beat_schedule.py ./
 # The containers' file systems are read-only: what Python would compile at each start is compiled here.
 RUN python -m compileall -q api db workers beat_schedule.py

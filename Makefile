@@ -51,10 +51,12 @@ format: install  ## what a machine can put right
 
 test: lint       ## everything but the slow tests
 	@$(python) -m tests.browser.install
+	@$(python) -m tests.monitoring.install
 	@$(python) -m pytest -m "not slow"
 
 test-full: lint  ## everything
 	@$(python) -m tests.browser.install
+	@$(python) -m tests.monitoring.install
 	@$(python) -m pytest
 
 BENCH ?= compare

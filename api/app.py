@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from api import demo, docs, health, history, legacy, maintenance, navigation, sessions, tasks
+from api import demo, docs, health, history, legacy, maintenance, navigation, ops, sessions, tasks
 from api.cors import Cors
 from api.description import describe
 from api.edge import Edge
@@ -24,7 +24,7 @@ log = structlog.get_logger("api")
 
 DESCRIPTION = "Keeps a shop's checkout sessions alive. Writes are accepted (202) and executed by Celery workers."
 
-PARTS: Final = (sessions, history, navigation, tasks, maintenance, legacy, health)
+PARTS: Final = (sessions, history, navigation, tasks, maintenance, legacy, health, ops)
 ROUTES: Final = [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)]
 ERRORS_LIMIT: Final = 10  # of a request that are listed
 
@@ -52,6 +52,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.parts = parts
     for part in PARTS:
         app.include_router(part.router)
+    ops.mount(app)
     demo.mount(app, settings)
     docs.mount(app)
     app.add_exception_handler(Problem, _problem)

@@ -9,8 +9,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from api.measurements import REGISTRY
+from api.seen import Broker, Finished, Look, Tables
 from api.state import State
-from api.watch import Broker, Finished, Look, Tables
 from db import vitals
 from db.figures import Figures
 from workers.heartbeats import BEAT, WORKER

@@ -157,6 +157,8 @@ class Task(BaseModel):
     error: Problem | None
     accepted_at: datetime
     finished_at: datetime | None
+    worker: str | None = Field(None, description="who executed it; told to a service only")
+    celery_task_id: str | None = Field(None, description="Flower's task; told to a service only")
 
 
 class Asked(BaseModel):

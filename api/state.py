@@ -88,6 +88,7 @@ class State:
                 "tell": self.results.tell(),
                 "backlog": self.backlog.watch(),
                 "rates": self.rates.share(),
+                "watch": self.watch.run(),
             }.items()
         ]
         try:

@@ -138,4 +138,7 @@ async def poll_task(
         raise Problem("task_not_found")
     if task.state is TaskState.PENDING and wait:
         task = await parts.results.wait(task.id, wait) or task
-    return json(task_json(task))
+    if not principal.service:
+        return json(task_json(task))
+    execution = (await read(parts, queries.EXECUTION, task_id=known)).mappings().one_or_none()
+    return json(task_json(task) | dict(execution or {}))

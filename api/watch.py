@@ -6,9 +6,8 @@ to see, not what keeps them from seeing. What comes of the tables is the same wh
 
 import asyncio
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -17,6 +16,7 @@ import structlog
 from psycopg.rows import TupleRow
 
 from api.connection import OwnConnection
+from api.seen import Broker, Finished, Look, Member, Run, Sample, Tables, wait_of
 from api.settings import ApiSettings
 from db import vitals
 from db.access import Role
@@ -34,6 +34,8 @@ from workers.messages import (
 
 log = structlog.get_logger("watch")
 
+SAMPLE_SECONDS: Final = 15.0
+SAMPLES: Final = 240  # an hour, for plots
 LOOK_SECONDS: Final = 1.0  # looks are that far apart at least, however many ask
 PATIENCE_SECONDS: Final = 1.8  # with each of Postgres and Redis; then it counts as down
 RATES_DAYS: Final = 30  # days that the two rates look back
@@ -44,84 +46,6 @@ MEMBERS_LIMIT: Final = 100  # signs of life that are shown, the latest: a fleet 
 MAINTENANCE: Final = (EXPIRE_SESSIONS, DELETE_SESSIONS, PURGE_RECORDS, CHECK_INVARIANTS)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A worker or a beat, and how long ago it was heard."""
-
-    role: str
-    queue: str
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A maintenance task's runs, as `vitals.MAINTENANCE` finds them."""
-
-    task: str
-    since_success: float | None
-    took: float | None
-    rows: int | None
-    failed: bool
-    succeeded_24h: int
-    failed_24h: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """Postgres, now, as `vitals.VITALS` finds it."""
-
-    pending: float
-    oldest_pending_seconds: float
-    rung_again: float
-    attempts: float
-    overdue: float
-    oldest_overdue_seconds: float
-    given_up_24h: float
-    connections_limit: float
-    connections: float
-    runs: list[Run]
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Redis, now. `memory_limit` is 0 where there is none; both are None where Redis does not say."""
-
-    messages: dict[str, int]
-    members: list[Member]
-    memory: int | None
-    memory_limit: int | None
-
-
-@dataclass(slots=True)
-class Finished:
-    """What finished since this process began to look; keys end with the bucket, and counts only grow."""
-
-    counts: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
-    sums: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    until: datetime | None = None
-
-    def add(self, rows: list[TupleRow]) -> None:
-        """Add what `vitals.FINISHED` found."""
-        for measure, kind, label, bucket, count, total, until in rows:
-            if measure == "until":
-                self.until = until
-            else:
-                self.counts[measure, kind, label, bucket] += count
-                self.sums[measure, kind, label] += total
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What was seen; None is what could not be."""
-
-    postgres: bool
-    tables: Tables | None
-    broker: Broker | None
-    figures: Figures | None
-    figures_seconds: float
 
 
 class Watch:
@@ -141,6 +65,7 @@ class Watch:
         self._look: Look | None = None
         self._looked_at = 0.0
         self.finished = Finished()
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self._figures: Figures | None = None
         self._figures_at = self._figures_due = 0.0
         self._counting: asyncio.Task[None] | None = None
@@ -156,6 +81,26 @@ class Watch:
                 self._looked_at = time.monotonic()
                 self._look = Look(postgres, tables, broker, self._figures, self._looked_at - self._figures_at)
             return self._look
+
+    async def run(self) -> None:
+        """Keep the last hour, for ever: who looks at three in the night asks how it was at two."""
+        before = self.finished.waits()
+        while True:
+            look = await self.look()
+            now = self.finished.waits()
+            figures, tables = look.figures, look.tables
+            self.samples.append(
+                Sample(
+                    at=time.time(),
+                    active=figures.active_sessions if figures else None,
+                    pending=tables.pending if tables else None,
+                    oldest=tables.oldest_pending_seconds if tables else None,
+                    rate=(now - before).total() / SAMPLE_SECONDS,
+                    wait=wait_of(now - before),
+                )
+            )
+            before = now
+            await asyncio.sleep(SAMPLE_SECONDS)
 
     async def close(self) -> None:
         """Hang up."""

@@ -211,6 +211,9 @@ def task_view(row: Sequence[Any]) -> TaskView:
     )
 
 
+# Who executed a task: for operators, so apart from what each shopper's poll reads.
+EXECUTION: Rows = select(SessionTask.worker, SessionTask.celery_task_id).where(SessionTask.id == bindparam("task_id"))
+
 # The pending create that will make this session.
 MAKER: Rows = (
     select(SessionTask.id, SessionTask.user_id)

@@ -44,7 +44,9 @@ PROCESSES = (
         " --read_only=True"
         # Workers send events by themselves; its own order to do so, every 5 s, would only load them.
         " --enable_events=False"
-        " --persistent=True --db={state}/flower.db --state_save_interval=60000 --purge_offline_workers=600",
+        # Each names up to 256 ids: 200 MB at most.
+        " --persistent=True --db={state}/flower.db --state_save_interval=60000"
+        " --purge_offline_workers=600 --max_tasks=20000",
         probe="/healthcheck",
         stop_seconds=5,  # its state is saved at once; then it waits for answers of workers that stop as well
     ),

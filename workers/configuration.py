@@ -8,6 +8,8 @@ from kombu import Queue
 from workers.messages import MAINTENANCE_QUEUE, SESSIONS_QUEUE
 from workers.settings import WorkerSettings
 
+ARGUMENTS_LENGTH = 16_384  # characters that Flower is told of a message's arguments: `BATCH_LIMIT` ids
+
 # A worker waits for Redis as long as it takes.
 WORKER_TRANSPORT: dict[str, Any] = {
     "visibility_timeout": 60,  # a killed worker's doorbells return after that; the redelivery sweep is faster
@@ -71,4 +73,5 @@ def create_app(settings: WorkerSettings, transport: dict[str, Any]) -> Celery:
         beat_max_loop_interval=1,
         beat_scheduler="workers.heartbeats:Scheduler",
     )
+    app.amqp.argsrepr_maxsize = ARGUMENTS_LENGTH
     return app

@@ -84,7 +84,7 @@ def names(text: str) -> set[str]:
 def expressions(value: Any) -> list[str]:
     """All `expr` of a dashboard."""
     if isinstance(value, dict):
-        return [value["expr"]] * ("expr" in value) + [e for one in value.values() for e in expressions(one)]
+        return [value.get("expr", ""), *(e for one in value.values() for e in expressions(one))]
     return [e for one in value for e in expressions(one)] if isinstance(value, list) else []
 
 

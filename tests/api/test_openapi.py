@@ -27,6 +27,7 @@ TABLE = {
     ("post", "/api/complete-checkout-session"),
     ("post", "/api/cleanup-expired-sessions"),
     ("get", "/api/cleanup-expired-sessions"),
+    ("get", "/api/ops"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),

@@ -18,6 +18,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {process.name: process for process in (MIGRATE, *PROCESSES)}
 SERVERS = {"postgres", "redis"}
+MONITORING = {"prometheus", "grafana"}
 LOCAL_ONLY = {
     "STATE_DIR",  # a volume
     "DEMO",  # gives tokens to everybody
@@ -32,7 +33,8 @@ def variables(text: str) -> set[str]:
 
 
 def test_every_process_is_a_service_and_every_service_a_process() -> None:
-    assert set(SERVICES) == set(OURS) | SERVERS
+    assert set(SERVICES) == set(OURS) | SERVERS | MONITORING
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == MONITORING
 
 
 @pytest.mark.parametrize("process", OURS.values(), ids=lambda process: process.name)
@@ -66,11 +68,13 @@ def test_secrets_are_required_and_go_only_where_they_are_used(secret: str, servi
         assert SERVICES[name]["environment"][secret].startswith(f"${{{secret}:?")
 
 
-def test_only_the_api_and_flower_are_published_and_on_loopback_only() -> None:
+def test_only_what_people_look_at_is_published_and_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {
         "api": ["127.0.0.1:${API_PORT:-8000}:8000"],
         "flower": ["127.0.0.1:${FLOWER_PORT:-5555}:5555"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
     api, flower = SERVICES["api"]["environment"], SERVICES["flower"]["command"]
     assert (api["API_HOST"], api["API_PORT"]) == ("0.0.0.0", 8000)
@@ -134,8 +138,10 @@ def test_processes_wait_for_what_they_need() -> None:
 
 def test_every_volume_is_named_and_what_is_kept_lies_in_one() -> None:
     mounted = {name: service["volumes"] for name, service in SERVICES.items() if "volumes" in service}
-    assert {volume.split(":")[0] for volumes in mounted.values() for volume in volumes} == set(COMPOSE["volumes"])
-    assert set(mounted) == {"postgres", "redis", "beat", "flower"}
+    sources = [volume.split(":") for volumes in mounted.values() for volume in volumes]
+    assert {source[0] for source in sources if source[0][0] != "."} == set(COMPOSE["volumes"])
+    assert all((ROOT / source[0]).exists() and source[2] == "ro" for source in sources if source[0][0] == ".")
+    assert set(mounted) == {"postgres", "redis", "beat", "flower"} | MONITORING
     assert mounted["postgres"] == ["postgres:/var/lib/postgresql"]  # where the image of 18 keeps its data
 
 

@@ -1,0 +1,1 @@
+"""Prometheus, its alerts and their faults."""
