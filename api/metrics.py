@@ -47,9 +47,11 @@ class _Found(Collector):
         if look.figures:
             yield from _figures(look.figures, look.figures_seconds)
         yield from _finished(self._parts.watch.finished)
-        pool = self._parts.reader
-        yield _gauge("pool_in_use", "This process's connections for shoppers' reads that are in use", pool.in_use)
-        yield _gauge("pool_size", "This process's connections for shoppers' reads at most", pool.size)
+        pools = self._parts.pools()
+        used = [([name], in_use) for name, (in_use, _) in pools.items()]
+        sizes = [([name], size) for name, (_, size) in pools.items()]
+        yield _gauges("pool_in_use", "This process's connections to Postgres that are in use", ["pool"], used)
+        yield _gauges("pool_size", "This process's connections to Postgres at most", ["pool"], sizes)
         yield _gauge("waiting_requests", "Tasks that clients of this process wait for", self._parts.results.waiting)
 
 

@@ -36,7 +36,8 @@ class Overview(BaseModel):
     days: list[dict[str, Any]]
     tables: dict[str, Any] | None
     broker: dict[str, Any] | None
-    pool: dict[str, int]
+    pools: list[dict[str, Any]]
+    waiting: int
     samples: list[dict[str, Any]]
     heard_seconds: int
     flower_port: int
@@ -46,7 +47,6 @@ class Overview(BaseModel):
 async def overview(parts: Parts, _: Service) -> Response:
     """The live figures of /ops, and the last hour of this process's looks."""
     look = await parts.watch.look()
-    pool: Any = parts.engine.pool
     figures = look.figures
     return json(
         {
@@ -63,7 +63,8 @@ async def overview(parts: Parts, _: Service) -> Response:
             "days": [{"day": day, **asdict(counts)} for day, counts in sorted(figures.days.items())] if figures else [],
             "tables": look.tables and asdict(look.tables),
             "broker": look.broker and asdict(look.broker),
-            "pool": {"in_use": pool.checkedout(), "size": pool.size()},
+            "pools": [{"name": name, "in_use": used, "size": size} for name, (used, size) in parts.pools().items()],
+            "waiting": parts.results.waiting,
             "samples": [asdict(sample) for sample in parts.watch.samples],
             "heard_seconds": HEARD_SECONDS,
             "flower_port": parts.settings.flower_port,

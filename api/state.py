@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import Depends, Request
@@ -70,6 +70,14 @@ class State:
             verifier=Verifier(settings),
             watch=Watch(settings),
         )
+
+    def pools(self) -> dict[str, tuple[int, int]]:
+        """Connections in use, and at most, by what they are for."""
+        used = {"reader": self.reader.in_use, "auditor": self.auditor.in_use}
+        sizes = {"reader": self.reader.size, "auditor": self.auditor.size}
+        navigator: Any = self.engines[Role.NAVIGATOR].pool
+        used["navigator"], sizes["navigator"] = navigator.checkedout(), navigator.size()
+        return {name: (used[name], sizes[name]) for name in used}
 
     @staticmethod
     def clock() -> float:

@@ -140,5 +140,5 @@ async def poll_task(
         task = await parts.results.wait(task.id, wait) or task
     if not principal.service:
         return json(task_json(task))
-    execution = (await read(parts, queries.EXECUTION, task_id=known)).mappings().one_or_none()
-    return json(task_json(task) | dict(execution or {}))
+    executions = await read(parts, principal, queries.EXECUTION, task_id=known)
+    return json(task_json(task) | (executions[0]._asdict() if executions else {}))

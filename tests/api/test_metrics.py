@@ -43,12 +43,14 @@ def test_it_says_what_is_there(measured: Service, enter: Enter) -> None:
     def look() -> Samples | None:
         now = samples(client)
         there = (now["checkout_sessions_beats"], now['checkout_sessions_workers{queue="sessions"}'])
-        return now if there == (1, 1) and now.get("checkout_sessions_active") == 1 else None
+        counted = (now.get("checkout_sessions_active"), now.get("checkout_sessions_batch_tasks_sum"))
+        return now if there == counted == (1, 1) else None
 
     now = eventually(look, "all are heard, and the figures counted")
     assert now['checkout_sessions_workers{queue="maintenance"}'] == 1
     assert (now["checkout_sessions_postgres_up"], now["checkout_sessions_redis_up"]) == (1, 1)
-    assert (now["checkout_sessions_pool_in_use"], now["checkout_sessions_pool_size"]) == (0, 8)
+    assert now['checkout_sessions_pool_in_use{pool="reader"}'] == 0
+    assert now['checkout_sessions_pool_size{pool="reader"}'] == 8
     assert now["checkout_sessions_pending_tasks"] == now["checkout_sessions_oldest_pending_task_seconds"] == 0
 
 

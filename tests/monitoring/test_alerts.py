@@ -18,8 +18,8 @@ HEALTHY = {
     "checkout_sessions_redis_up": "1x360",
     "checkout_sessions_redis_memory_bytes": "2000000+1000x360",
     "checkout_sessions_redis_memory_limit_bytes": "0x360",
-    "checkout_sessions_pool_in_use": "0 3 8 1 0 2x355",  # a burst takes all of them for a moment
-    "checkout_sessions_pool_size": "8x360",
+    'checkout_sessions_pool_in_use{pool="reader"}': "0 3 8 1 0 2x355",  # a burst takes all of them for a moment
+    'checkout_sessions_pool_size{pool="reader"}': "8x360",
     "checkout_sessions_postgres_connections": "40x360",
     "checkout_sessions_postgres_connections_limit": "100x360",
     'checkout_sessions_workers{queue="sessions"}': "2x360",
@@ -58,7 +58,7 @@ FAULTS: dict[str, tuple[dict[str, str], set[str]]] = {
         },
         set(),
     ),
-    "PoolExhausted": ({"checkout_sessions_pool_in_use": "8x360"}, set()),
+    "PoolExhausted": ({'checkout_sessions_pool_in_use{pool="reader"}': "8x360"}, set()),
     "PostgresConnectionsHigh": ({"checkout_sessions_postgres_connections": "95x360"}, set()),
     "WorkersMissing": ({'checkout_sessions_workers{queue="sessions"}': "0x360"}, set()),
     "WorkerSilent": (

@@ -67,7 +67,9 @@ function troubles(now) {
   const found = [];
   if (!now.postgres) found.push("Postgres does not answer: nothing can be accepted or read.");
   if (!now.redis) found.push("Redis does not answer: what is accepted waits.");
-  if (now.pool.in_use >= now.pool.size) found.push("All of this process's connections to Postgres are in use.");
+  for (const pool of now.pools) {
+    if (pool.in_use >= pool.size) found.push(`All connections of this process's ${pool.name} to Postgres are in use.`);
+  }
   if (tables?.oldest_pending_seconds > 30) found.push(`A task is pending for ${seconds(tables.oldest_pending_seconds)}.`);
   if (tables?.given_up_24h) found.push(`${tables.given_up_24h} tasks were given up in 24 hours.`);
   for (const run of tables?.runs ?? []) {
@@ -109,7 +111,7 @@ function show(now) {
     ["Messages in Redis", count(broker && broker.messages.sessions + broker.messages.maintenance)],
     ["Redis memory", bytes(broker?.memory)],
     ["Postgres connections", tables ? `${tables.connections} / ${tables.connections_limit}` : "–"],
-    ["This process's pool", `${now.pool.in_use} / ${now.pool.size}`, now.pool.in_use >= now.pool.size],
+    ["Clients that wait here", count(now.waiting)],
   ]);
   const of = (/** @type {string} */ name) => now.samples.map((/** @type {any} */ one) => [one.at, one[name]]);
   at("hour").replaceChildren(
