@@ -10,6 +10,8 @@ from psycopg import Connection, sql
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from db.access import Role
+
 PARAMETER = re.compile(r"%\((\w+)\)s")
 TYPES = {timedelta: "interval", UUID: "uuid"}  # as psycopg tells; the statements cast the rest
 BIG = ("checkout_sessions", "session_tasks")
@@ -81,10 +83,13 @@ def driver_text(statement: ClauseElement, values: Mapping[str, Any]) -> tuple[st
 class Prepared:
     """Statements that a connection has prepared, as the product's connections do after their second use."""
 
-    def __init__(self, connection: Connection[Any], statements: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+    def __init__(
+        self, connection: Connection[Any], statements: Mapping[str, tuple[Role, str, Mapping[str, Any]]]
+    ) -> None:
         self.connection = connection
         self.calls: dict[str, sql.Composable] = {}
-        for name, (text, values) in statements.items():
+        self.roles = {name: sql.SQL(f"SET LOCAL ROLE {role}") for name, (role, _, _) in statements.items()}
+        for name, (_, text, values) in statements.items():
             names = list(dict.fromkeys(PARAMETER.findall(text)))
             numbered = PARAMETER.sub(lambda found, names=names: f"${names.index(found[1]) + 1}", text)
             types = ", ".join(TYPES.get(type(values[parameter]), "unknown") for parameter in names)
@@ -96,6 +101,7 @@ class Prepared:
         """Execute it, take it back, and tell the plan with what each node did."""
         explain = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {}").format(self.calls[name])
         with self.connection.transaction(force_rollback=True):
+            self.connection.execute(self.roles[name])
             return self.connection.execute(explain).fetchone()[0][0]["Plan"]
 
 
@@ -104,6 +110,14 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
         yield from nodes(child)
+
+
+def trunk(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's nodes from the top down to where its rows come from, without what is computed beside them."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        if child["Parent Relationship"] == "Outer":
+            yield from trunk(child)
 
 
 def faults(plan: dict[str, Any], bound: int) -> list[str]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 from uuid import uuid4
 
@@ -13,13 +14,23 @@ import pytest
 from sqlalchemy import Select, TextClause
 
 from db import history, operations, queries, statements, sweeps
+from db.access import Role
 from db.engine import OPTIONS
 from db.lifecycle import Kind
 from local.servers import EmbeddedPostgres
 from tests.conftest import create_database
 from tests.factories import accept_parameters, make_row, make_task
 from tests.integration.conftest import libpq
-from tests.integration.explain import Prepared, driver_text, faults, fill, keep_autovacuum_away, session_id, task_id
+from tests.integration.explain import (
+    Prepared,
+    driver_text,
+    faults,
+    fill,
+    keep_autovacuum_away,
+    session_id,
+    task_id,
+    trunk,
+)
 from workers.rows import store_parameters
 
 BATCH = 20  # rows that a statement is asked for
@@ -74,24 +85,38 @@ OF_HISTORY = {
 }
 
 
+# What the API reads for a shopper, and what it does not do in the role of its page.
+SHOPPERS = {"SESSION_BY_ID", "ACTIVE_SESSION", "LOCKED_SESSION", "TASKS_BY_ID", "MAKER", "NEWEST_OF_LINE"} | {
+    "NEWEST_ASKED",
+    "DONE_AT",
+}
+OTHERWISE = {"LOCKED_SESSION": Role.NAVIGATOR, "REFUNDS": Role.AUDITOR}
+
+
 def of_module(module: Any, kind: type) -> dict[str, Any]:
     """The statements that a module holds."""
     found = {name: value for name, value in vars(module).items() if name.lstrip("_").isupper()}
     return {name.lstrip("_"): value for name, value in found.items() if isinstance(value, kind)}
 
 
-def all_statements() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Name -> text and values of everything on these pages."""
-    found = {name: (text, VALUES[name]) for name, text in of_module(statements, str).items()}
+def all_statements() -> dict[str, tuple[Role, str, dict[str, Any]]]:
+    """Name -> role, text and values of everything on these pages; a shopper's reads are there as theirs, too."""
+    found = {
+        name: (Role.ACCEPTOR if name.startswith("ACCEPT") else Role.WORKER, text, VALUES[name])
+        for name, text in of_module(statements, str).items()
+    }
     pages = (
-        (sweeps, TextClause, OF_SWEEPS),
-        (operations, TextClause, OF_OPERATIONS),
-        (queries, Select, OF_QUERIES),
-        (history, Select, OF_QUERIES | OF_HISTORY),
+        (sweeps, TextClause, OF_SWEEPS, Role.MAINTENANCE),
+        (operations, TextClause, OF_OPERATIONS, Role.OPERATOR),
+        (queries, Select, OF_QUERIES, Role.AUDITOR),
+        (history, Select, OF_QUERIES | OF_HISTORY, Role.AUDITOR),
     )
-    for module, kind, values in pages:
+    for module, kind, values, role in pages:
         for name, statement in of_module(module, kind).items():
-            found[name] = driver_text(statement, values)
+            found[name] = (OTHERWISE.get(name, role), *driver_text(statement, values))
+            if name in SHOPPERS:
+                own = driver_text(queries.as_reader(statement), values | {"reader": "user-52"})
+                found[f"OWN_{name}"] = (OTHERWISE.get(name, Role.READER), *own)
     return found
 
 
@@ -139,6 +164,14 @@ def all_faults(prepared: Prepared) -> dict[str, list[str]]:
 def test_plans_that_were_made_for_empty_tables_serve_large_ones(early: Prepared) -> None:
     by_hand = of_module(operations, TextClause)  # in a process of their own, which plans anew
     assert {name: places for name, places in all_faults(early).items() if name not in by_hand} == {}
+
+
+def test_a_shopper_is_named_before_the_first_row_is_looked_at(early: Prepared) -> None:
+    own = [name for name in STATEMENTS if name.startswith("OWN_")]
+    assert len(own) == len(SHOPPERS)
+    for name in own:
+        above = takewhile(lambda node: "Scan" not in node["Node Type"], trunk(early.explain(name)))
+        assert any("One-Time Filter" in node for node in above), name
 
 
 def test_no_plan_scans_or_sorts_a_large_table(late: Prepared) -> None:
