@@ -69,6 +69,7 @@ OF_SWEEPS = {
 # What the parameters of a new statement are called needs a value here.
 OF_OPERATIONS = {"task_id": task_id(51), "new_id": uuid4(), "limit": BATCH}
 OF_QUERIES = {
+    "task_id": task_id(51),
     "session_id": session_id(52),
     "user_id": "user-52",
     "task_ids": [task_id(n) for n in (*PENDING, *COMPLETED)],
@@ -79,7 +80,6 @@ OF_QUERIES = {
 }
 
 OF_HISTORY = {
-    "task_id": task_id(51),
     "times": [datetime(2026, 1, 1, tzinfo=UTC)],
     "task": "maintenance.expire_sessions",
 }

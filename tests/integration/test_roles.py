@@ -205,5 +205,6 @@ def test_each_connection_of_the_product_takes_a_role() -> None:
 MAKERS = {"sync_engine", "async_engine", "async_connection", "OwnConnection", "Connections"}
 
 
-def test_every_role_is_in_the_rules() -> None:
-    assert [role for role in Role if role not in ACCESS] == []
+def test_every_role_is_in_the_rules_and_in_their_table() -> None:
+    page = (ROOT / "docs" / "roles.md").read_text()
+    assert [role for role in Role if role not in ACCESS or f"| `{role}` |" not in page] == []
