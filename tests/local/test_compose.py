@@ -136,6 +136,11 @@ def test_processes_wait_for_what_they_need() -> None:
     assert SERVICES["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
 
 
+def test_an_older_compose_reads_it_too() -> None:
+    """Docker Compose 1 knows no `name`."""
+    assert {key for key in COMPOSE if not key.startswith("x-")} == {"services", "networks", "volumes"}
+
+
 def test_every_volume_is_named_and_what_is_kept_lies_in_one() -> None:
     mounted = {name: service["volumes"] for name, service in SERVICES.items() if "volumes" in service}
     sources = [volume.split(":") for volumes in mounted.values() for volume in volumes]
@@ -153,6 +158,7 @@ def test_redis_keeps_doorbells_and_never_evicts() -> None:
         "--appendfsync": "everysec",
         "--save": "",
         "--maxmemory-policy": "noeviction",
+        "--protected-mode": "no",
     }
 
 
