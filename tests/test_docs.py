@@ -1,6 +1,7 @@
 """README says what is there, and names nothing that is not."""
 
 import re
+from pathlib import Path
 
 from api.problems import KINDS
 from local.settings import LocalSettings
@@ -15,6 +16,12 @@ def rows(pattern: str) -> list[list[str]]:
     """The cells of the table rows that begin like this."""
     lines = [line for line in README.splitlines() if re.match(rf"\| {pattern}", line)]
     return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_each_setting_is_named() -> None:
