@@ -1,4 +1,4 @@
-"""A release without downtime, as docs/deploy.md orders it: the schema first, under the code that runs, then the code."""
+"""A release without downtime, as docs/deploy.md orders it: first the schema, under the running code; then the code."""
 
 import os
 import re
