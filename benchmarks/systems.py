@@ -61,7 +61,7 @@ LOADS: Final = {
     "ours, accept alone": ("ours", Target(202, "session_id")),
 }
 # What served each best on two cores; `compare` measures it again unless told not to.
-CHOICES: Final = {"direct": Choice(), "textbook": Choice(), "ours": Choice()}
+CHOICES: Final = {"direct": Choice(), "textbook": Choice(), "ours": Choice(pool="solo")}
 POOLS: Final = (("prefork", 1), ("prefork", 2), ("solo", 1))
 WAITS: Final = ("get", "20", "100")
 CANDIDATES: Final = {
@@ -131,7 +131,7 @@ def _ours(choice: Choice, ports: list[int], env: dict[str, str], _: Servers, fol
     worker = f"{WORKER} -Q sessions -n sessions-{{n}}@%h -c {choice.children} -P {choice.pool}"
     return [
         *(Command("worker", worker.format(n=n), env) for n in range(choice.workers)),
-        Command("maintenance", f"{WORKER} -Q maintenance -n maintenance@%h -c 1", env),
+        Command("maintenance", f"{WORKER} -Q maintenance -n maintenance@%h -c 2", env),
         Command("beat", f"-m celery -A beat_schedule beat --schedule {folder}/beat", env),
         *_apis("api", ports, "/healthz", env),
     ]

@@ -25,8 +25,8 @@ T = TypeVar("T")
 _WORKER = "-m celery --quiet -A workers.celery_app worker --without-gossip --without-mingle"
 COMMANDS = {
     "api": "-m api",
-    "worker": f"{_WORKER} -Q sessions -n sessions-{{n}}@%h -c 2",
-    "maintenance": f"{_WORKER} -Q maintenance -n maintenance-{{n}}@%h -c 1",
+    "worker": f"{_WORKER} -Q sessions -n sessions-{{n}}@%h -P solo",
+    "maintenance": f"{_WORKER} -Q maintenance -n maintenance-{{n}}@%h -c 2",
     "beat": "-m celery --quiet -A beat_schedule beat --schedule {folder}/beat-{n}",
     "flower": "-m celery --quiet -A workers.celery_app flower --address=127.0.0.1 --port={port}",
 }

@@ -104,7 +104,7 @@ def wrap_api(points: Points) -> None:
     from api import sessions
     from db import statements
 
-    execute = psycopg.AsyncConnection.execute
+    execute = psycopg.AsyncCursor.execute
     lpush = redis.asyncio.Redis.lpush
     answer = sessions.answer
 
@@ -125,7 +125,7 @@ def wrap_api(points: Points) -> None:
         points.pass_by("answering")
         return answer(*arguments)
 
-    psycopg.AsyncConnection.execute = executing  # type: ignore[assignment, method-assign]
+    psycopg.AsyncCursor.execute = executing  # type: ignore[assignment, method-assign]
     redis.asyncio.Redis.lpush = pushing  # type: ignore[method-assign]
     sessions.answer = answering
 

@@ -147,22 +147,6 @@ def expected(scene: Scene) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("point", WORKER_POINTS)
-def test_a_pool_process_that_is_killed_loses_and_doubles_nothing(
-    scene: Scene, expected: dict[str, tuple[Any, ...]], point: str
-) -> None:
-    """Its message is delivered again by the worker itself, to the process that takes its place."""
-    if scene.crasher is None or not scene.crasher.running:
-        scene.crasher = scene.start("worker")
-    for kind in Kind:
-        user, tasks = scene.shopper(kind)
-        scene.points.arm(point, whole=False)
-        scene.ring(*tasks, healthy=False)
-        eventually(scene.points.fired.exists, f"a process dies {point}")
-        scene.finished(*(task_id for task_id, _ in tasks))
-        assert scene.state(user) == expected[kind], (point, kind)
-
-
-@pytest.mark.parametrize("point", WORKER_POINTS)
 def test_a_worker_that_is_killed_loses_and_doubles_nothing(
     scene: Scene, expected: dict[str, tuple[Any, ...]], point: str
 ) -> None:
@@ -199,7 +183,10 @@ def test_an_api_that_is_killed_accepts_once(scene: Scene, point: str) -> None:
         answers = []
         with suppress(httpx.TransportError):
             answers.append(client.post(**create))
-        eventually(lambda: not dying.running)
+        try:
+            eventually(lambda: not dying.running, f"the API dies {point}")
+        finally:
+            dying.kill()
     assert len(answers) == 0 or point == "rung"  # there the answer runs against the doorbell
     made = scene.connection.execute("SELECT id FROM session_tasks WHERE user_id = %s", [user]).fetchall()
     assert len(made) == (0 if point == "accepting" else 1)

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,28 @@ from tests.stack import COMMANDS, ROOT, Process, Stack, eventually
 TRIES = 3
 
 
+@contextmanager
+def kept_up(stack: Stack, ailment: str) -> Iterator[None]:
+    """A worker that chokes on `POISON`, and the process runner that puts another in its place."""
+    closing = threading.Event()
+
+    def run() -> None:
+        while not closing.is_set():
+            process = start_ill(stack, ailment)
+            while process.running and not closing.wait(0.1):
+                pass
+            process.kill()
+
+    runner = threading.Thread(target=run)
+    runner.start()
+    try:
+        yield
+    finally:
+        closing.set()
+        runner.join()
+
+
 def start_ill(stack: Stack, ailment: str) -> Process:
-    """A worker that chokes on `POISON`."""
     words = COMMANDS["worker"].format(n=ailment, folder=stack.folder).split()
     argv = [sys.executable, "-m", "tests.chaos.ailments", ailment, *words[1:]]
     process = Process(ailment, argv, stack.env, stack.folder / f"{ailment}.log")
@@ -45,26 +68,27 @@ def test_poison_spoils_nobody_elses_and_is_taken_up_by_hand(stack: Stack, ailmen
         poison = accept(poisoner, "/api/sessions", package=POISON)
         after = accept(poisoner, "/api/sessions", package="silver")
         others = [accept(innocent, "/api/sessions", package="gold") for _ in range(5)]
-        ill = start_ill(stack, ailment)  # finds all of them waiting, in few messages
 
         def told(client: httpx.Client, task_id: str) -> Any:
             task = client.get(f"/api/tasks/{task_id}").json()
             return task["state"] != "PENDING" and task
 
-        assert all(eventually(lambda t=t: told(innocent, t))["state"] == "SUCCESS" for t in others)
-        failed = eventually(lambda: told(poisoner, poison), "it is given up")
-        assert (failed["state"], failed["error"]["code"], failed["error"]["next"]) == ("FAILURE", "gave_up", "retry")
-        assert eventually(lambda: told(poisoner, after), "the user's next is done")["state"] == "SUCCESS"
-        assert ill.running
+        with kept_up(stack, ailment):  # it finds all of them waiting, in few messages
+            assert all(eventually(lambda t=t: told(innocent, t))["state"] == "SUCCESS" for t in others)
+            failed = eventually(lambda: told(poisoner, poison), "it is given up")
+            assert (failed["state"], failed["error"]["code"], failed["error"]["next"]) == (
+                "FAILURE",
+                "gave_up",
+                "retry",
+            )
+            assert eventually(lambda: told(poisoner, after), "the user's next is done")["state"] == "SUCCESS"
+            metric = "checkout_sessions_given_up_tasks_24h 1.0"
+            eventually(lambda: metric in httpx.get(f"{stack.url}/metrics").text, "the metric counts it")
 
-        log = ill.log.read_text()
+        log = (stack.folder / f"{ailment}.log").read_text()
         assert "task given up" in log
         if ailment == "raises":  # Celery's own failure, which Flower shows in red
             assert "TasksFailedError" in log
-        metric = "checkout_sessions_given_up_tasks_24h 1.0"
-        eventually(lambda: metric in httpx.get(f"{stack.url}/metrics").text, "the metric counts it")
-
-        ill.kill()
         stack.start("worker")  # the cause is gone
         retried = command(stack, "workers.retry", poison)
         assert retried.returncode == 0, retried.stderr
