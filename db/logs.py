@@ -34,14 +34,13 @@ def configure(name: str = "INFO") -> None:
     global _write
     level = logging.getLevelNamesMapping()[name]
     terminal = sys.stderr.isatty()
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     shared: list[structlog.typing.Processor] = [
         _merge,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(serializer=_json)
-    )
+    renderer: structlog.typing.Processor = console if terminal else structlog.processors.JSONRenderer(serializer=_json)
     tail: list[structlog.typing.Processor] = [renderer] if terminal else [_exceptions, _no_values, renderer]
     structlog.configure(
         processors=[*shared, *tail],
@@ -55,7 +54,7 @@ def configure(name: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     foreign = [structlog.stdlib.add_logger_name, *shared]
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    text = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(serializer=_text)
+    text = console if terminal else structlog.processors.JSONRenderer(serializer=_text)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=foreign,
