@@ -8,6 +8,7 @@ from db import logs
 from workers.configuration import WORKER_TRANSPORT, create_app
 from workers.consumer import Watchdog
 from workers.heartbeats import Hearts
+from workers.inbound import guard
 from workers.settings import WorkerSettings
 
 settings = WorkerSettings.load()
@@ -15,6 +16,7 @@ app = create_app(settings, WORKER_TRANSPORT)
 app.conf.include = ["workers.tasks"]
 app.steps["worker"].add(Watchdog)
 app.set_current()
+guard()
 
 hearts = Hearts(app)
 heartbeat_sent.connect(hearts.sent)

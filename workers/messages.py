@@ -14,6 +14,9 @@ DELETE_SESSIONS: Final = "maintenance.delete_sessions"
 REDELIVER_TASKS: Final = "maintenance.redeliver_tasks"
 PURGE_RECORDS: Final = "maintenance.purge_records"
 CHECK_INVARIANTS: Final = "maintenance.check_invariants"
+MAINTENANCE_TASKS: Final = frozenset(
+    {EXPIRE_SESSIONS, DELETE_SESSIONS, REDELIVER_TASKS, PURGE_RECORDS, CHECK_INVARIANTS}
+)
 
 SESSIONS_QUEUE: Final = "sessions"
 MAINTENANCE_QUEUE: Final = "maintenance"  # apart, so that a purge never delays a shopper
