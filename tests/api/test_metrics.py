@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +10,7 @@ import yaml
 
 from tests.api.asking import begin
 from tests.api.conftest import Enter, Service
+from tests.monitoring.conftest import expressions
 from tests.stack import ROOT, eventually
 
 Samples = dict[str, float]
@@ -81,13 +81,6 @@ def test_what_is_finished_is_counted_once_whoever_executed_it(measured: Service,
 def names(text: str) -> set[str]:
     """Of our metrics, in an expression."""
     return set(re.findall(r"\bcheckout_sessions_\w+", text))
-
-
-def expressions(value: Any) -> list[str]:
-    """All `expr` of a dashboard."""
-    if isinstance(value, dict):
-        return [value.get("expr", ""), *(e for one in value.values() for e in expressions(one))]
-    return [e for one in value for e in expressions(one)] if isinstance(value, list) else []
 
 
 def test_what_alerts_and_dashboards_name_is_there(measured: Service, enter: Enter) -> None:

@@ -69,7 +69,11 @@ class Prometheus:
                 stderr=log,
                 cwd=self._folder,
             )
-        eventually(lambda: self.ask("query", query="up")["result"], "it scrapes")
+        try:
+            eventually(lambda: self.ask("query", query="up")["result"], "it scrapes")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,6 +83,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: str) -> dict[str, Any]:
         """One question to its API."""
         response = httpx.get(f"http://127.0.0.1:{self._port}/api/v1/{path}", params=parameters, timeout=10)
+        response.raise_for_status()
         found: dict[str, Any] = response.json()["data"]
         return found
 
@@ -97,6 +102,13 @@ class Stopwatch:
     def seconds(self) -> float:
         """Until now."""
         return time.monotonic() - self._began
+
+
+def expressions(value: Any) -> list[str]:
+    """All `expr` of a dashboard."""
+    if isinstance(value, dict):
+        return [*([value["expr"]] if "expr" in value else []), *(e for v in value.values() for e in expressions(v))]
+    return [e for one in value for e in expressions(one)] if isinstance(value, list) else []
 
 
 def rules() -> Iterator[dict[str, Any]]:

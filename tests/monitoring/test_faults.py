@@ -1,5 +1,6 @@
 """Ten faults, one at a time, on real processes under a real Prometheus: which alert shows each, and after how long."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import redis
 
 from local.embedded import children_of
 from local.servers import EmbeddedPostgres, EmbeddedRedis
-from tests.monitoring.conftest import Prometheus, Stopwatch
+from tests.monitoring.conftest import MONITORING, Prometheus, Stopwatch, expressions
 from tests.stack import ROOT, Process, Stack, eventually, headers
 from workers.heartbeats import KEY
 
@@ -41,6 +42,7 @@ class Ward:
             EXPIRE_INTERVAL_SECONDS="2",
             DELETE_INTERVAL_SECONDS="3",
             MAX_ATTEMPTS="50",
+            DOCTOR_INTERVAL_SECONDS="20",
         )
         self.running: dict[str, Process] = {}
         for name in ("api", "maintenance", "beat", "worker"):
@@ -76,6 +78,12 @@ class Ward:
             return str(response.json().get("session_id"))
         return None
 
+    def recover(self, user: str, session: str) -> None:
+        """Ask for a session that is active, or is not any more."""
+        with suppress(httpx.HTTPError):
+            url = f"{self.stack.url}/api/sessions/{session}/recover"
+            httpx.post(url, headers=headers(user, Prefer="wait=5"), timeout=10)
+
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
@@ -89,7 +97,11 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
 
         def shop() -> None:
             while not stop.wait(0.5):
-                ward.create(f"shopper-{time.monotonic_ns() % 50}")
+                user = f"shopper-{time.monotonic_ns() % 50}"
+                if session := ward.create(user):
+                    ward.recover(user, session)
+                    ward.create(user)
+                    ward.recover(user, session)
 
         shoppers = threading.Thread(target=shop)
         with ward.stack:
@@ -114,6 +126,9 @@ def test_a_healthy_service_raises_none(ward: Ward, prometheus: Prometheus) -> No
         time.sleep(0.5)
     sample = prometheus.ask("query", query="checkout_sessions_tasks_finished_total")["result"]
     assert float(sample[0]["value"][1]) > HEALTHY_SECONDS / 4, "shoppers were served"
+    dashboard = json.loads((MONITORING / "grafana" / "checkout-sessions.json").read_text())
+    empty = [e for e in expressions(dashboard["panels"]) if not prometheus.ask("query", query=e)["result"]]
+    assert [expression for expression in empty if "problems" not in expression] == [], "each panel shows something"
 
 
 @contextmanager
