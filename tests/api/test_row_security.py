@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from tests.api.asking import begin, finished
 from tests.api.conftest import Enter, Service
-from tests.api.contract import new_user
+from tests.api.contract import new_user, openapi
 from tests.stack import Process, eventually, free_port
 
 CALLS: dict[str, Callable[[httpx.Client, dict[str, str]], httpx.Response]] = {
@@ -96,6 +96,13 @@ def test_an_api_without_its_checks_shows_nothing_of_others(
     assert told(answer) == told(CALLS[call](stranger, unknown()))
     step = service.one("SELECT step FROM checkout_sessions WHERE id = %s", theirs["session"])
     assert step["step"] is None
+
+
+def test_each_path_that_shows_something_of_a_user_was_tried() -> None:
+    tried = {"/api/sessions/current", "/api/sessions/{session_id}", "/api/sessions/{session_id}/history"}
+    others = {"/healthz", "/readyz", "/metrics", "/api/ops", "/api/cleanup-expired-sessions"}  # nobody's, or operators'
+    paths = {path for path, methods in openapi()["paths"].items() if "get" in methods}
+    assert paths == tried | {"/api/tasks/{task_id}"} | others
 
 
 def test_an_api_without_its_checks_still_serves_owners(enter: Enter, unchecked: str) -> None:

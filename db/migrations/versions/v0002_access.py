@@ -179,6 +179,7 @@ def _make_roles(connection: Connection) -> None:
     login = quoted(connection.scalar(text("SELECT current_user")) or "")
     knows_options = connection.scalar(text("SELECT current_setting('server_version_num')::int >= 160000"))
     words = ("SET", "WITH INHERIT FALSE, SET TRUE") if knows_options else ("MEMBER", "")
+    patience = connection.scalar(text("SELECT current_setting('lock_timeout')"))
     run(connection, "SET LOCAL lock_timeout = '60s'")  # for another database's migration, which makes them just now
     try:
         for role in ROLES:
@@ -191,7 +192,7 @@ def _make_roles(connection: Connection) -> None:
             + " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in ROLES)
             + f" GRANT {', '.join(ROLES)} TO {login}`"
         ) from error
-    run(connection, "SET LOCAL lock_timeout = '5s'")
+    run(connection, f"SET LOCAL lock_timeout = '{patience}'")
 
 
 def _has_policies(connection: Connection, table: str) -> bool:
