@@ -15,6 +15,7 @@ from api.reading import read
 from api.responses import Described, json, problem_responses
 from api.state import Parts
 from db import queries
+from db.engine import lacks_role
 from workers.doctor import bounds_of
 
 router = APIRouter(tags=["health"])
@@ -68,8 +69,10 @@ async def ready(parts: Parts) -> Response:
             oldest = await read(parts, EVERYONE, queries.OLDEST_OVERDUE)
             if oldest and oldest[0][0] > overdue:
                 checks["cleanup"] = f"behind: an expired session is not marked for more than {overdue:.0f} s"
-    except Exception:
+    except Exception as error:
         checks |= {"postgres": "unreachable", "schema": "unknown", "workers": "unknown", "cleanup": "unknown"}
+        if lacks_role(error.__cause__):
+            checks |= {"postgres": "ok", "schema": "missing: run the migrations"}
     if parts.results.deaf:
         checks["redis"] = "unreachable: results are looked up in Postgres, doorbells are rung again"
     accept = checks["postgres"] == checks["schema"] == "ok"

@@ -118,6 +118,11 @@ def driver_sql(statement: ClauseElement) -> tuple[str, dict[str, Any]]:
     return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
 
 
+def lacks_role(error: BaseException | None) -> bool:
+    """Whether Postgres answers, but does not know the role that the connection is to take, or does not give it."""
+    return isinstance(error, psycopg.OperationalError) and 'role "checkout_' in str(error)
+
+
 # SQLSTATE classes: connection exception, insufficient resources, operator intervention without query_canceled.
 OUTAGE = ("08", "53", "57P", "58")
 

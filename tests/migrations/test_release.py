@@ -84,6 +84,8 @@ def test_new_code_waits_for_its_schema_and_goes_on_when_it_is_there(
         stack.start_all()
         ready = ann.get("/readyz")
         assert (ready.status_code, ready.json()["accept"]) == (503, False)
+        checks = ready.json()["checks"]
+        assert (checks["postgres"], checks["schema"]) == ("ok", "missing: run the migrations")
         assert ann.post("/api/sessions", json={"package": "silver"}).status_code in {500, 503}
         migrate(url, "up")
         eventually(lambda: ann.get("/readyz").json()["execute"], "nothing was started anew")
