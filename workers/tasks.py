@@ -88,12 +88,15 @@ def _begin(**_: Any) -> None:
 def execute(self: "Task[Any, Any]", task_ids: Any) -> dict[str, Any]:
     """Execute accepted tasks. A message is untrusted: what is not a list of ids is set aside with a log line."""
     logs.bind(celery_task_id=str(self.request.id))
-    ids = _ids_of(task_ids)
-    if ids is None:
-        log.error("malformed doorbell set aside")
-        return {"malformed": True}
-    redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
-    return asdict(process.executor.execute(ids, str(self.request.id), redelivered))
+    try:
+        ids = _ids_of(task_ids)
+        if ids is None:
+            log.error("malformed doorbell set aside")
+            return {"malformed": True}
+        redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
+        return asdict(process.executor.execute(ids, str(self.request.id), redelivered))
+    finally:
+        logs.bind()  # what the worker says next is not about this task
 
 
 def _ids_of(task_ids: Any) -> list[UUID] | None:
