@@ -41,7 +41,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
                 operation["security"] = [{"bearer": []}]
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] == "wait":
-                    parameter["schema"]["maximum"] = SIZES.wait
+                    parameter["schema"] |= {"minimum": 0, "maximum": SIZES.wait}
             if FOREIGN[0] in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
     return document

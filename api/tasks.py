@@ -112,8 +112,8 @@ def task_json(task: TaskView) -> dict[str, Any]:
 
 
 def _wait(seconds: int) -> int:
-    if seconds > SIZES.wait:
-        raise ValueError(f"must not be more than {SIZES.wait}")
+    if not 0 <= seconds <= SIZES.wait:
+        raise ValueError(f"must be from 0 to {SIZES.wait}")
     return seconds
 
 
@@ -126,7 +126,7 @@ async def poll_task(
     task_id: str,
     parts: Parts,
     principal: Authenticated,
-    wait: Annotated[int, AfterValidator(_wait), Query(ge=0, description="seconds to wait for the result")] = 0,
+    wait: Annotated[int, AfterValidator(_wait), Query(description="seconds to wait for the result")] = 0,
 ) -> Response:
     """The task, finished or not; with `wait`, as soon as it is finished or when the time is over."""
     known = known_id(task_id)

@@ -187,6 +187,26 @@ def test_an_audience_is_asked_for_where_one_is_set(claims: dict[str, Any], let_i
         assert refused.value.code == "token_invalid"
 
 
+@pytest.mark.parametrize(
+    ("claims", "let_in"),
+    [({"iss": "https://id.example"}, True), ({"iss": "https://id.example/"}, False), ({}, False)],
+)
+def test_an_issuer_is_asked_for_where_one_is_set(claims: dict[str, Any], let_in: bool) -> None:
+    settings = ApiSettings(
+        database_url="postgresql://localhost/none",  # type: ignore[arg-type]
+        redis_url="redis://localhost",  # type: ignore[arg-type]
+        jwt_secret=SECRET,  # type: ignore[arg-type]
+        jwt_issuer="https://id.example",
+    )
+    asked = Verifier(settings).principal(token("s", **claims), time.time())
+    if let_in:
+        assert asyncio.run(asked).user_id == "s"
+    else:
+        with pytest.raises(Problem) as refused:
+            asyncio.run(asked)
+        assert refused.value.code == "token_invalid"
+
+
 def test_each_path_asks_for_a_token(enter: Enter, contract: Any) -> None:
     """All but the probes'."""
     client = enter()
