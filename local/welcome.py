@@ -12,13 +12,15 @@ def welcome(settings: LocalSettings, state: StateFolder, *, is_secret_made: bool
     """The addresses, a token, and three lines to paste."""
     api = base_url(settings.api_host, settings.api_port)
     token = development_token(settings.jwt_secret.get_secret_value()) if settings.jwt_secret else "..."
+    user, _, password = (settings.flower_basic_auth or "").partition(":")
+    who = f"        user {user}, password {password}" if user else ""
     made = f"made for development, kept in {state.folder}/jwt_secret" if is_secret_made else "yours"
     shop = f"\n  Shop    {api}/        a demo, with buttons that make trouble" if settings.demo else ""
     return f"""
 The checkout sessions are up. Ctrl-C stops them; data and logs stay in {state.folder}.
 
   API     {api}         {api}/docs{shop}
-  Flower  {base_url("127.0.0.1", settings.flower_port)}
+  Flower  {base_url("127.0.0.1", settings.flower_port)}{who}
   Secret  {made}
 
 Try it (a token for a demo user, then create, validate, complete):

@@ -11,6 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from local.settings import LocalSettings
+from local.state import StateFolder
+from local.welcome import welcome
 from tests.local.running import STANDINS, Running, starts
 from tests.stack import eventually
 
@@ -64,6 +67,19 @@ def test_it_prints_how_to_use_it(running: Running, folder: Path) -> None:
     assert f"http://127.0.0.1:{running.api_port}/api/sessions/S|" in shown
     assert '|{"package": "basic"}|' in shown
     assert '|{"payment_reference": "demo-S"}|' in shown
+
+
+@pytest.mark.parametrize("auth", ["operator:hunter2", None])
+def test_it_prints_flowers_password_if_there_is_one(folder: Path, auth: str | None) -> None:
+    settings = LocalSettings(
+        database_url="postgresql://x/x",  # type: ignore[arg-type]
+        redis_url="redis://x",  # type: ignore[arg-type]
+        jwt_secret="x" * 32,  # type: ignore[arg-type]
+        flower_basic_auth=auth,
+    )
+    said = welcome(settings, StateFolder(folder), is_secret_made=True)
+    assert ("user operator, password hunter2" in said) is (auth is not None)
+    assert "Flower  http://127.0.0.1:5555" in said
 
 
 def test_what_dies_comes_back_and_without_its_runner_all_ends(running: Running) -> None:
