@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, namedtuple_row
 
@@ -11,6 +12,8 @@ from db import logs
 from db.access import Role
 from db.engine import async_connection, is_outage
 from db.settings import DatabaseSettings
+
+SILENCE_SECONDS: Final = 6.0  # longer than Postgres lets a statement take (db/engine.py)
 
 
 class OwnConnection:
@@ -93,24 +96,34 @@ class Connections:
     async def fetch(self, operation: str, statement: str, parameters: Mapping[str, Any], seconds: float) -> list[Any]:
         """Execute one statement; its rows know their columns' names.
 
-        A connection that died while it was idle is no outage: it is repeated once, on a new one.
+        It ends by Postgres' own time limit. Who has no time for that goes, and leaves it to end: a connection that is
+        cut off in a short freeze would have to be made anew. One that died while it was idle is no outage: the
+        statement is repeated once, on a new one.
+
+        Args:
+            operation: what the log calls it.
+            statement: as psycopg wants it.
+            parameters: all that it names.
+            seconds: how long to wait for a free connection.
 
         Raises:
-            TimeoutError: no connection was free in time, or it took longer than `seconds`.
+            TimeoutError: no connection was free in time, or Postgres was silent.
             psycopg.Error: as Postgres says.
         """
-        async with asyncio.timeout(seconds), self._free:
-            connection = self._idle.pop()
+        async with asyncio.timeout(seconds):
+            await self._free.acquire()
+        connection = self._idle.pop()
+        try:
+            was_open = connection.is_open
             try:
-                was_open = connection.is_open
-                try:
-                    return await connection.fetch(statement, parameters, seconds, operation)
-                except Exception as error:
-                    if not was_open or not is_outage(error):
-                        raise
-                    return await connection.fetch(statement, parameters, seconds, operation)
-            finally:
-                self._idle.append(connection)
+                return await connection.fetch(statement, parameters, SILENCE_SECONDS, operation)
+            except psycopg.Error as error:
+                if not was_open or not is_outage(error):
+                    raise
+                return await connection.fetch(statement, parameters, SILENCE_SECONDS, operation)
+        finally:
+            self._idle.append(connection)
+            self._free.release()
 
     async def close(self) -> None:
         """Hang up."""
