@@ -92,6 +92,11 @@ def life(
             tasks["cleaning"] = cleaned.json()["id"]
             history: httpx.Response = ann.get(f"/api/sessions/{first}/history")
             seen_by_operators = ops.get(f"/api/sessions/{first}/history")
+            sql.execute("ALTER TABLE checkout_sessions RENAME TO away")  # a fault, for a while
+            ann.get(f"/api/sessions/{first}", headers={"X-Request-Id": "reading-in-vain"})
+            body = {"package": "silver", "data": {"wish": CART}}
+            ann.post("/api/sessions", json=body, headers={"X-Request-Id": "creating-in-vain"})
+            sql.execute("ALTER TABLE away RENAME TO checkout_sessions")
         for process in stack.processes:
             process.stop()
         yield Life(stack, [first, second, third], tasks, history.json(), seen_by_operators.json())
@@ -209,7 +214,14 @@ def test_operations_on_the_database_are_logged_with_rows_and_time(life: Life) ->
     assert operations.keys() >= {"acceptor", "store", "navigate", "newest of line", "session by id", "ask for cleanup"}
     assert all(line["ms"] >= 0 and line["rows"] is not None for line in operations.values())
     assert operations["navigate"]["request_id"] == "going"
-    assert not life.lines("database operation failed")
+
+
+def test_a_failure_is_logged_with_what_failed(life: Life) -> None:
+    reading = life.line("database operation failed", request_id="reading-in-vain")
+    assert (reading["process"], reading["operation"], reading["level"]) == ("api", "session by id", "warning")
+    assert "UndefinedTable" in reading["error"]
+    assert life.line("request failed", request_id="reading-in-vain")["exception"]
+    assert "UndefinedTable" in life.lines("database operation failed", operation="acceptor")[0]["error"]
 
 
 def test_no_line_holds_a_cart_a_token_or_a_payment(life: Life) -> None:

@@ -48,6 +48,14 @@ def test_each_entry_has_a_command_and_says_what_is_normal() -> None:
         assert re.search(r"^Normal: ", text, re.MULTILINE), title
 
 
+def test_each_log_line_in_it_is_one_of_the_service() -> None:
+    source = "".join(path.read_text() for part in ("api", "workers", "db") for path in (ROOT / part).glob("*.py"))
+    table = re.findall(r"^\| (`[a-z ]+`(?:, `[a-z ]+`)*) \|", RUNBOOK, re.MULTILINE)
+    events = [event for cell in table for event in re.findall(r"`([a-z ]+)`", cell)]
+    assert len(events) > 10
+    assert [event for event in events if f'"{event}"' not in source] == []
+
+
 def test_each_metric_in_it_is_one_of_the_service(operator: "Operator") -> None:
     patterns = {p for one in re.findall(r"figures '([^']+)'", RUNBOOK) for p in re.split(r"\|(?![^(]*\))", one)}
 
