@@ -62,7 +62,9 @@ def _tables(now: Tables) -> Iterator[Metric]:
     yield _gauge("pending_attempts", "Failed executions of the pending task that has most", now.attempts)
     yield _gauge("overdue_sessions", "Sessions past their expiry that are not marked, up to 10000", now.overdue)
     yield _gauge("oldest_overdue_session_seconds", "Age of the oldest expiry not marked", now.oldest_overdue_seconds)
-    yield _gauge("given_up_tasks_24h", "Tasks given up in 24 hours, each a fault: `make retry`", now.given_up_24h)
+    yield _gauge(
+        "given_up_tasks_24h", "Tasks given up in 24 hours, up to 1000, each a fault: `make retry`", now.given_up_24h
+    )
     yield _gauge("postgres_connections", "Client connections of the whole server", now.connections)
     yield _gauge("postgres_connections_limit", "max_connections of Postgres", now.connections_limit)
     names = [([run.task], run) for run in now.runs]

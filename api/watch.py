@@ -117,7 +117,11 @@ class Watch:
         return answers is not None, await _or_none(self._tables()) if answers else None
 
     async def _tables(self) -> Tables:
-        limits = {"pending_limit": vitals.PENDING_LIMIT, "overdue_limit": vitals.OVERDUE_LIMIT}
+        limits = {
+            "pending_limit": vitals.PENDING_LIMIT,
+            "overdue_limit": vitals.OVERDUE_LIMIT,
+            "given_up_limit": vitals.GIVEN_UP_LIMIT,
+        }
         ((pending, oldest, rung, attempts, overdue, unmarked, given_up, limit, connections),) = await self._fetch(
             vitals.VITALS, limits
         )

@@ -4,6 +4,7 @@ from typing import Final
 
 PENDING_LIMIT: Final = 200_000  # pending tasks that are counted; twice the default of BACKLOG_LIMIT
 OVERDUE_LIMIT: Final = 10_000
+GIVEN_UP_LIMIT: Final = 1_000
 LAG_SECONDS: Final = 5  # a task is counted that long after it finished: by then its transaction is committed
 CATCH_UP_SECONDS: Final = 900  # what finished earlier, while nobody looked, is not counted
 WAITS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
@@ -13,8 +14,10 @@ SPAN: Final = {"catch_up": CATCH_UP_SECONDS, "lag": LAG_SECONDS, "waits": list(W
 # One row.
 VITALS = """
 SELECT pending.*, overdue.*,
-    (SELECT count(*) FROM session_tasks
-        WHERE refusal = 'gave_up' AND finished_at > now() - interval '24 hours') AS given_up_24h,
+    (SELECT count(*) FROM (
+        SELECT FROM session_tasks WHERE refusal = 'gave_up' AND finished_at > now() - interval '24 hours'
+        ORDER BY finished_at LIMIT %(given_up_limit)s
+    ) AS faults) AS given_up_24h,
     current_setting('max_connections')::int AS connections_limit,
     (SELECT sum(numbackends)::bigint FROM pg_stat_database) AS connections  -- pg_stat_activity hides other logins'
 FROM (
@@ -65,13 +68,14 @@ WITH span AS MATERIALIZED (
         now() - make_interval(secs => %(lag)s) AS until
 ), done AS MATERIALIZED (
     SELECT kind, refusal, rings, celery_task_id, finished_at, extract(epoch FROM finished_at - accepted_at) AS seconds
-    FROM session_tasks, span
+    FROM session_tasks
     WHERE state <> 'PENDING' AND NOT (kind = 'complete' AND state = 'FAILURE')
-        AND finished_at > span.since AND finished_at <= span.until
+        AND finished_at > (SELECT since FROM span) AND finished_at <= (SELECT until FROM span)
     UNION ALL
     SELECT kind, refusal, rings, celery_task_id, finished_at, extract(epoch FROM finished_at - accepted_at)
-    FROM session_tasks, span
-    WHERE kind = 'complete' AND state = 'FAILURE' AND finished_at > span.since AND finished_at <= span.until
+    FROM session_tasks
+    WHERE kind = 'complete' AND state = 'FAILURE'
+        AND finished_at > (SELECT since FROM span) AND finished_at <= (SELECT until FROM span)
 )
 """
 

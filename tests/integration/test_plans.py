@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import Select, TextClause
 
-from db import history, operations, queries, statements, sweeps
+from db import history, operations, queries, statements, sweeps, vitals
 from db.access import Role
 from db.engine import OPTIONS
 from db.lifecycle import Kind
@@ -84,6 +84,15 @@ OF_HISTORY = {
     "task": "maintenance.expire_sessions",
 }
 
+OF_VITALS = {
+    "pending_limit": BATCH,
+    "overdue_limit": BATCH,
+    "given_up_limit": BATCH,
+    "tasks": ["maintenance.expire_sessions"],
+    "since": datetime.now(UTC),
+    **vitals.SPAN,
+}
+
 
 # What the API reads for a shopper, and what it does not do in the role of its page.
 SHOPPERS = {"SESSION_BY_ID", "ACTIVE_SESSION", "LOCKED_SESSION", "TASKS_BY_ID", "MAKER", "NEWEST_OF_LINE"} | {
@@ -105,6 +114,7 @@ def all_statements() -> dict[str, tuple[Role, str, dict[str, Any]]]:
         name: (Role.ACCEPTOR if name.startswith("ACCEPT") else Role.WORKER, text, VALUES[name])
         for name, text in of_module(statements, str).items()
     }
+    found |= {name: (Role.AUDITOR, text, OF_VITALS) for name, text in of_module(vitals, str).items()}
     pages = (
         (sweeps, TextClause, OF_SWEEPS, Role.MAINTENANCE),
         (operations, TextClause, OF_OPERATIONS, Role.OPERATOR),
