@@ -14,6 +14,7 @@ from api import demo, docs, health, history, legacy, maintenance, navigation, op
 from api.cors import Cors
 from api.description import describe
 from api.edge import Edge
+from api.hot import Answers, ShortWays
 from api.measurements import PROBLEMS
 from api.problems import Problem
 from api.settings import ApiSettings, listed
@@ -55,10 +56,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ops.mount(app)
     demo.mount(app, settings)
     docs.mount(app)
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_middleware(Edge)
+    answers: Answers = {Problem: _problem, RequestValidationError: _invalid, HTTPException: _http}
+    for error, answering in answers.items():
+        app.add_exception_handler(error, answering)
+    app.add_middleware(Edge, ways=ShortWays(ROUTES, answers))
     if origins := listed(settings.cors_origins):
         app.add_middleware(Cors, origins=origins)
     describe(app)

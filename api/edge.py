@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
+from api.hot import ShortWays
 from api.problems import Problem
 from api.rates import address_key
 from api.sizes import SIZES
@@ -32,10 +33,15 @@ class BodyTooLarge(Exception):
 
 
 class Edge:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        ways: of requests that need not go through all of it.
+    """
+
+    def __init__(self, app: ASGIApp, ways: ShortWays) -> None:
         self._app = app
+        self._ways = ways
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -60,7 +66,7 @@ class Edge:
         try:
             problem = _refused(scope, headers)
             if problem is None:
-                await self._app(scope, _bounded(receive), sending)
+                await (self._ways.find(scope) or self._app)(scope, _bounded(receive), sending)
                 return
         except ClientDisconnect:  # nobody is there to hear an answer
             return

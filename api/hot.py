@@ -1,11 +1,12 @@
 """Routes for the busiest paths: the same signatures and the same OpenAPI as everywhere, solved at a third of the cost.
 
-FastAPI solves dependencies in general, for each request anew, which takes half of such a request's CPU time. These
-endpoints take only a path's parts, one JSON body, and our own few dependencies, so the way to each is laid at start.
+FastAPI solves dependencies in general, for each request anew, and leads it through a dozen layers, which takes two
+thirds of such a request's CPU time. These endpoints take only a path's parts, one JSON body, and our own few
+dependencies, so the way to each is laid at start, and the edge goes it.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import Request, Response
@@ -13,8 +14,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 Part = Callable[[Request], Awaitable[Any]]
+Answers = Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]]
 
 # What stands for a dependency here, where it is not called as it is: dependency -> its short way.
 SHORT_WAYS: dict[Callable[..., Any], Part] = {}
@@ -35,6 +39,45 @@ class HotRoute(APIRoute):
             return response
 
         return handle
+
+
+class ShortWays:
+    """The hot routes, past the framework's layers.
+
+    Args:
+        routes: in the order in which they are tried; those that are not hot are left to the framework.
+        answers: to the exceptions that an endpoint raises.
+    """
+
+    def __init__(self, routes: Iterable[BaseRoute], answers: Answers) -> None:
+        self._by_method: dict[str, list[tuple[Callable[[str], Any], ASGIApp]]] = {}
+        for route in routes:
+            if isinstance(route, HotRoute):
+                for method in route.methods or ():
+                    ways = self._by_method.setdefault(method, [])
+                    ways.append((route.path_regex.match, _way(route.get_route_handler(), answers)))
+
+    def find(self, scope: Scope) -> ASGIApp | None:
+        """The way of this request, if it is a hot one."""
+        for match, way in self._by_method.get(scope["method"], ()):
+            if found := match(scope["path"]):
+                scope["path_params"] = found.groupdict()
+                return way
+        return None
+
+
+def _way(handle: Callable[[Request], Coroutine[Any, Any, Response]], answers: Answers) -> ASGIApp:
+    kinds = tuple(answers)
+
+    async def way(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        try:
+            response = await handle(request)
+        except kinds as error:
+            response = await next(answers[kind] for kind in kinds if isinstance(error, kind))(request, error)
+        await response(scope, receive, send)
+
+    return way
 
 
 def _part(parameter: inspect.Parameter) -> Part:

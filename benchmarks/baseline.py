@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 from api.auth import Verifier
 from api.edge import Edge
-from api.hot import HotRoute
+from api.hot import HotRoute, ShortWays
 from api.problems import Problem
 from api.protocol import BoundedProtocol
 from api.rates import Rates
@@ -46,7 +46,7 @@ def create_app(settings: ApiSettings, lifespan: Lifespan, create: Callable[..., 
     app.include_router(router)
     app.state.parts = Parts(settings, Verifier(settings), Rates(settings), State.clock)
     app.add_exception_handler(Problem, _problem)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, ways=ShortWays(router.routes, {Problem: _problem}))
     return app
 
 
