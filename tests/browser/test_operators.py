@@ -130,6 +130,9 @@ def test_from_a_shoppers_task_to_flowers_and_back(shop: Shop, browser: Browser, 
         page.goto(f"{url}/tasks")
         expect(page.locator("#tasks-table")).to_contain_text("sessions.complete")
         expect(page.locator("#tasks-table")).not_to_contain_text("FAILURE")  # the refused payment is no fault
+        page.get_by_placeholder("state:FAILURE").fill(task_id)
+        expect(page.locator("#tasks-table")).not_to_contain_text("sessions.complete")
+        expect(page.locator("#tasks-table")).to_contain_text(celery_id)
 
     flower[-1].stop()
     flower.append(start_flower(shop))
