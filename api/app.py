@@ -15,7 +15,6 @@ from api.cors import Cors
 from api.description import describe
 from api.edge import Edge
 from api.hot import Answers, ShortWays
-from api.measurements import PROBLEMS
 from api.problems import Problem
 from api.settings import ApiSettings, listed
 from api.sizes import SIZES
@@ -68,7 +67,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 async def _problem(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
-    PROBLEMS.labels(problem.code).inc()
     return problem.response(request.url.path)
 
 

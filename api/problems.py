@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 from fastapi import Response
 
+from api.measurements import PROBLEMS
 from db.lifecycle import Refusal
 
 Next = Literal["continue", "done", "fix", "recover", "restart", "retry", "sign_in", "wait"]
@@ -120,6 +121,7 @@ class Problem(Exception):
 
     def response(self, path: str = "") -> Response:
         """The answer at a path: on the old ones in the old shape."""
+        PROBLEMS.labels(self.code).inc()
         if path in OLD_PATHS:
             kind, media_type = KINDS[self.code], "application/json"
             body = {"error": kind.title, "code": self.code, "message": kind.message, "next": kind.next}

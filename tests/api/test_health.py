@@ -61,6 +61,7 @@ def test_not_ready_without_the_schema(
             assert response.headers["X-Request-ID"] in stack.processes[0].log.read_text()
         old = client.post("/api/validate-checkout-session", json={"sessionId": "x"})
         assert (old.status_code, old.json()["code"]) == (500, "internal_error")
+        assert 'checkout_sessions_problems_total{code="internal_error"} 3.0' in client.get("/metrics").text
         migrated = [sys.executable, "-m", "db.migrate", "up"]
         subprocess.run(migrated, cwd=ROOT, env={"DATABASE_URL": url}, check=True, capture_output=True)
         ready(client, "ok")
