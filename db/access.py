@@ -47,7 +47,7 @@ GRANT SELECT, INSERT, UPDATE (status, completed_at, payment_reference) ON checko
 GRANT SELECT, UPDATE (state, attempts, finished_at, result_session_id, refusal, reason, addressed_status, worker,
     celery_task_id) ON session_tasks TO checkout_worker;
 
-GRANT SELECT (id, user_id, status, line_position, line_began_at, created_at, expires_at), UPDATE (status), DELETE
+GRANT SELECT (ctid, id, user_id, status, line_position, line_began_at, created_at, expires_at), UPDATE (status), DELETE
     ON checkout_sessions TO checkout_maintenance;
 GRANT SELECT (id, kind, user_id, state, due_at, rings, finished_at, addressed_status), UPDATE (rings, due_at), DELETE
     ON session_tasks TO checkout_maintenance;

@@ -21,8 +21,8 @@ NOBODY_WAITS = """NOT EXISTS (
 
 _EXPIRE = text(f"""
 UPDATE checkout_sessions SET status = 'expired'
-WHERE status IS NOT DISTINCT FROM 'active' AND expires_at <= now() AND id = ANY(ARRAY(
-    SELECT s.id FROM checkout_sessions AS s
+WHERE status IS NOT DISTINCT FROM 'active' AND expires_at <= now() AND ctid = ANY(ARRAY(
+    SELECT s.ctid FROM checkout_sessions AS s
     WHERE s.status = 'active' AND s.expires_at <= now() AND {NOBODY_WAITS.format(session="s")}
     ORDER BY s.expires_at LIMIT :limit
     FOR NO KEY UPDATE SKIP LOCKED

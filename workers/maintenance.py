@@ -28,7 +28,7 @@ from workers.settings import WorkerSettings
 
 log = structlog.get_logger("maintenance")
 
-SWEEP_LIMIT: Final = 1_000  # rows a transaction: some ten milliseconds under locks
+SWEEP_LIMIT: Final = 5_000  # rows a transaction: some ten milliseconds under locks that nobody waits for
 RING_LIMIT: Final = 5_120  # doorbells a sweep: twenty messages, however long the backlog
 UNHEARD_LIMIT: Final = 1_000  # messages that wait in the queue already: more of them would not be heard sooner
 BUDGET_SECONDS: Final = 12.0  # well under the tasks' hard time limit; what is left waits for the next tick
