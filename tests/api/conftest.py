@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from local.servers import EmbeddedPostgres, EmbeddedRedis
 from tests.api.contract import Contract, new_user
 from tests.conftest import create_database
-from tests.stack import Stack, free_port, headers
+from tests.stack import Process, Stack, free_port, headers
 
 Enter = Callable[..., httpx.Client]
 Crowd = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -23,6 +23,7 @@ Crowd = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 WHOLE_RUN = pytest.StashKey[bool]()  # whether all tests of this folder run, so that they can be judged together
 STACKS = pytest.StashKey[list[Stack]]()
 FOLDER = Path(__file__).parent
+MORE: list[Process] = []  # API processes beside the service's own
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_deselected(items: list[pytest.Item]) -> None:
     """Some are not to run."""
     for item in items:
-        if item.path.parent == FOLDER:
+        if item.path.parent == FOLDER and not item.get_closest_marker("slow"):
             item.config.stash[WHOLE_RUN] = False
 
 
@@ -96,7 +97,7 @@ class Service:
     def another_api(self, **settings: str) -> str:
         """Start one more API process, and give its URL."""
         port = str(free_port())
-        self.stack.start("api", API_PORT=port, **settings)
+        MORE.append(self.stack.start("api", API_PORT=port, **settings))
         return f"http://127.0.0.1:{port}"
 
 
@@ -186,6 +187,15 @@ def crowd(service: Service, contract: Contract) -> Crowd:
             yield client
 
     return make
+
+
+@pytest.fixture(scope="module")
+def tidy() -> Iterator[None]:
+    """End the further API processes with the module: together they would take all of Postgres' connections."""
+    before = len(MORE)
+    yield
+    for process in MORE[before:]:
+        process.kill()
 
 
 @pytest.fixture

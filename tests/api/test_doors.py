@@ -8,6 +8,8 @@ from tests.api.conftest import Enter, Service
 from tests.api.contract import Contract, assert_problem, new_user
 from tests.stack import headers
 
+pytestmark = pytest.mark.usefixtures("tidy")
+
 SHOP = "https://shop.example"
 OTHERS = [
     "https://evil.example",

@@ -15,6 +15,8 @@ from tests.api.conftest import Service
 from tests.api.contract import Contract, assert_problem, new_user
 from tests.stack import eventually, headers
 
+pytestmark = pytest.mark.usefixtures("tidy")
+
 HEAD, BODY, SEND, CONNECTIONS = 1.0, 1.5, 2.0, 12
 GRACE = 20.0  # seconds that a busy machine may take beyond a limit
 
