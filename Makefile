@@ -3,6 +3,8 @@ PYTHON ?= python3
 python := .venv/bin/python
 # A command with the settings of the stack that `make up` runs.
 local := @$(python) -m local.run
+# Two test processes: most tests wait for other processes most of the time.
+parallel := --numprocesses 2 --dist loadgroup
 
 .PHONY: help install up token migrate cleanup doctor session retry refunds chaos test test-full bench lint format clean
 
@@ -52,7 +54,7 @@ format: install  ## what a machine can put right
 test: lint       ## everything but the slow tests
 	@$(python) -m tests.browser.install
 	@$(python) -m tests.monitoring.install
-	@$(python) -m pytest -m "not slow"
+	@$(python) -m pytest -m "not slow" $(parallel)
 
 test-full: lint  ## everything
 	@$(python) -m tests.browser.install

@@ -1,4 +1,4 @@
-"""Real servers, one of each for the whole run; a database of its own for each test that asks for one."""
+"""Real servers, one of each for a process of the run; a database of its own for each test that asks for one."""
 
 import itertools
 import subprocess
@@ -14,6 +14,13 @@ from local.servers import EmbeddedPostgres, EmbeddedRedis
 from tests.stack import ROOT, Stack
 
 _numbers = itertools.count()
+API = ROOT / "tests" / "api"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes a file stays with one, and the contract's files together: they are judged as a whole."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("api" if item.path.parent == API else str(item.path)))
 
 
 @pytest.fixture(scope="session")
