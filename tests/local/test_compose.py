@@ -94,7 +94,7 @@ def test_every_service_is_hardened(name: str) -> None:
     assert service["restart"] == ("on-failure" if name == "migrate" else "unless-stopped")
 
 
-@pytest.mark.parametrize("name", set(SERVICES) - {"migrate"})
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"migrate"}))
 def test_every_service_has_a_health_check_and_time_to_stop(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"]
     assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= 15
