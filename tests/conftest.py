@@ -17,6 +17,7 @@ _numbers = itertools.count()
 API = ROOT / "tests" / "api"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes a file stays with one, and the contract's files together: they are judged as a whole."""
     for item in items:

@@ -439,6 +439,10 @@ export class CheckoutSessions extends EventTarget {
 
   /** @param {Session} session @param {string} [code] what the client did by itself */
   #adopt(session, code) {
+    const heard = this.#state.session;
+    // Another tab went on since this was read, and was quicker to tell.
+    const later = heard?.valid && heard.user_id === session.user_id && heard.created_at > session.created_at;
+    if (session.valid && later) return heard;
     this.#readAt = performance.now();
     this.#storage.sessionId = session.id;
     this.#channel?.postMessage(session);

@@ -117,6 +117,21 @@ test("what was overtaken before its answer came leads to what lives", async () =
   assert.equal(checkout.state.notice?.code, "moved");
 });
 
+test("what another tab did later and told sooner stays", async (t) => {
+  const tab = new BroadcastChannel("test-0");
+  t.after(() => tab.close());
+  const later = session({ id: "later", package: "solo", created_at: "2026-01-01T00:00:02Z" });
+  const slow = async () => {
+    tab.postMessage(later);
+    while (checkout.state.session?.id !== "later") await new Promise((resolve) => setTimeout(resolve, 1));
+    return json(200, task(session({ id: "sooner", created_at: "2026-01-01T00:00:01Z" })));
+  };
+  const { checkout } = client([json(200, session()), slow], new Map([["test-0.session", ID]]));
+  await checkout.start();
+  assert.equal((await checkout.changePackage("crew"))?.id, "later");
+  assert.equal(checkout.state.session?.package, "solo");
+});
+
 test("a double click is one wish, three changes are three", async () => {
   const answers = Array.from({ length: 3 }, () => json(200, task(session())));
   const { checkout, asked } = client([json(200, session()), ...answers], new Map([["test-0.session", ID]]));
