@@ -14,14 +14,13 @@ from local.servers import EmbeddedPostgres, EmbeddedRedis
 from tests.stack import ROOT, Stack
 
 _numbers = itertools.count()
-API = ROOT / "tests" / "api"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes a file stays with one, and the contract's files together: they are judged as a whole."""
+    """With several processes a file's tests stay with one: they share what its first test starts."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("api" if item.path.parent == API else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -107,3 +107,10 @@ def test_degraded_while_what_expired_is_not_marked(deserted: Service, enter: Ent
     assert (body["accept"], body["execute"]) == (True, True)
     assert {name for name, check in body["checks"].items() if check != "ok"} == {"cleanup"}
     assert body["checks"]["cleanup"].startswith("behind")
+
+
+def test_the_operators_page_is_theirs_alone(operator: httpx.Client, shopper: httpx.Client) -> None:
+    shown = operator.get("/api/ops")
+    assert shown.status_code == 200
+    assert shown.json()
+    assert shopper.get("/api/ops").status_code == 403

@@ -154,6 +154,8 @@ def test_the_token_expires(shopper: Shopper) -> None:
 def test_no_token_until_the_shopper_signs_in(shopper: Shopper) -> None:
     """A sign-in that is over asks for one sentence and one button; the payment is kept and goes on."""
     shopper.at_checkout()
+    shopper.page.locator("input[name=town]").blur()
+    shopper.until(lambda: "Bath" in str(shopper.value("data")))
     shopper.page.route("**/demo/token", lambda route: route.fulfill(json={"token": "signed.out.token"}))
     shopper.page.get_by_role("button", name="Let the token expire").click()
     expect(shopper.page.locator("#said")).to_contain_text("The token has expired")

@@ -340,8 +340,8 @@ export class CheckoutSessions extends EventTarget {
 
   /** Send a wish until it is answered, on whichever session lives. @param {Wish} wish */
   async #fulfil(wish) {
-    this.#failed = wish;
     for (let healings = 0; ; healings++) {
+      if (wish.kind === "complete" || this.#failed?.kind !== "complete") this.#failed = wish; // a payment comes first
       this.#storage.keep(wish);
       try {
         const session = await this.#send(wish);
@@ -368,7 +368,7 @@ export class CheckoutSessions extends EventTarget {
 
   /** @param {Wish} wish */
   #forget(wish) {
-    this.#failed = null;
+    if (this.#failed?.kind === wish.kind) this.#failed = null;
     this.#storage.drop(wish);
   }
 
