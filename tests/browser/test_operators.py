@@ -108,13 +108,22 @@ def start_flower(shop: Shop) -> Process:
     return started
 
 
+def heard(shop: Shop, url: str) -> bool:
+    """Whether Flower hears of a task that is executed now."""
+    with shop.stack.client("unheard", Prefer="wait=20") as client:
+        client.post("/api/sessions", json={"package": "duo"}).raise_for_status()
+    return bool(httpx.get(f"{url}/api/tasks").json())
+
+
 def test_from_a_shoppers_task_to_flowers_and_back(shop: Shop, browser: Browser, flower: list[Process]) -> None:
     url = f"http://127.0.0.1:{shop.stack.flower_port}"
     eventually(lambda: len(httpx.get(f"{url}/api/workers").json()) >= 2, "it knows the workers")
+    eventually(lambda: heard(shop, url), "it hears their events")
     task_id = a_life(shop, "flower")["id"]
     asked = httpx.get(f"{shop.stack.url}/api/tasks/{task_id}", headers=headers("operator", "service_role")).json()
     assert asked["worker"]
     celery_id = asked["celery_task_id"]
+    eventually(lambda: "SUCCESS" in httpx.get(f"{url}/api/task/info/{celery_id}").text, "it heard of it")
     hidden = httpx.get(f"{shop.stack.url}/api/tasks/{task_id}", headers=headers("flower")).json()
     assert "celery_task_id" not in hidden
     with a_page(browser) as page:
