@@ -115,10 +115,9 @@ class Executor:
         try:
             while True:
                 with transaction(self.engine) as connection:
-                    taken, _ = take(connection, [task_id], limit=1)
-                    if not taken:
+                    first = first_of(connection, task_id)
+                    if first is None:
                         return
-                    first = taken[0]
                     doing = first.task.id
                     if first.attempts >= self.max_attempts:
                         self._give_up(connection, first, celery_task_id, summary)
@@ -195,6 +194,12 @@ def _logged(taken: Taken, outcome: Outcome) -> dict[str, Any]:
         "refusal": outcome.refusal,
         "reason": outcome.reason,
     }
+
+
+def first_of(connection: Connection[Any], task_id: UUID) -> Taken | None:
+    """Lock a task's user, and tell what is first of theirs: nothing else is read, so that nothing else can fail."""
+    row = connection.execute(statements.TAKE, {"id": [task_id], "limit": 1}, binary=True).fetchone()
+    return taken_of(row) if row else None
 
 
 def take(connection: Connection[Any], ids: list[UUID], limit: int = TAKE_LIMIT) -> tuple[list[Taken], Cursor[Any]]:

@@ -12,9 +12,9 @@ from psycopg import Connection
 from psycopg.errors import CheckViolation
 from sqlalchemy import Engine
 
+from db import statements
 from db.engine import is_outage
 from db.lifecycle import Kind, Status, Task
-from db.statements import ACCEPT
 from tests.factories import (
     accept,
     accept_parameters,
@@ -217,4 +217,17 @@ def test_a_payload_that_no_api_writes_spoils_nobody_elses(
 @pytest.mark.parametrize("payload", [[], "text", 7])
 def test_a_payload_that_is_no_object_is_not_accepted(connection: Connection[Any], create: Task, payload: Any) -> None:
     with pytest.raises(CheckViolation, match="ck_session_tasks_payload"):
-        connection.execute(ACCEPT, accept_parameters([create], payload=payload))
+        connection.execute(statements.ACCEPT, accept_parameters([create], payload=payload))
+
+
+def test_sessions_that_cannot_be_read_are_an_attempt_too(
+    connection: Connection[Any], executor: Executor, create: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(connection, create)
+    monkeypatch.setattr(statements, "LOAD", "SELECT 1 / (%(id)s::uuid[] IS NULL)::int")
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        with pytest.raises(TasksFailedError):
+            executor.execute([create.id], "unreadable")
+        assert [row["attempts"] for row in read_tasks(connection, create)] == [attempt]
+    executor.execute([create.id], "the last")
+    assert states(connection, create) == ["gave_up"]
