@@ -341,8 +341,7 @@ export class CheckoutSessions extends EventTarget {
   /** Send a wish until it is answered, on whichever session lives. @param {Wish} wish */
   async #fulfil(wish) {
     for (let healings = 0; ; healings++) {
-      if (wish.kind === "complete" || this.#failed?.kind !== "complete") this.#failed = wish; // a payment comes first
-      this.#storage.keep(wish);
+      this.#hold(wish);
       try {
         const session = await this.#send(wish);
         this.#forget(wish);
@@ -356,7 +355,7 @@ export class CheckoutSessions extends EventTarget {
         if (next === "done") return await this.#done(error.problem, wish);
         const lost = next === "recover" || code === "session_not_found";
         if (!lost || !wish.session || wish.kind === "recover" || healings === HEALINGS) {
-          if (next === "retry") this.#storage.keep((this.#failed = { ...wish, key: newKey() }));
+          if (next === "retry") this.#hold({ ...wish, key: newKey() });
           throw error;
         }
         const live = await this.#heal(wish.session, error.problem.successor_id);
@@ -364,6 +363,12 @@ export class CheckoutSessions extends EventTarget {
         wish = await this.#onto(live, wish);
       }
     }
+  }
+
+  /** Until it is answered; `retry` takes up a payment before all else. @param {Wish} wish */
+  #hold(wish) {
+    if (wish.kind === "complete" || this.#failed?.kind !== "complete") this.#failed = wish;
+    this.#storage.keep(wish);
   }
 
   /** @param {Wish} wish */
@@ -441,8 +446,8 @@ export class CheckoutSessions extends EventTarget {
   #adopt(session, code) {
     const heard = this.#state.session;
     // Another tab went on since this was read, and was quicker to tell.
-    const later = heard?.valid && heard.user_id === session.user_id && heard.created_at > session.created_at;
-    if (session.valid && later) return heard;
+    const other = session.valid && heard?.valid && heard.id !== session.id && heard.user_id === session.user_id;
+    if (other && !isNews(session, heard)) return heard;
     this.#readAt = performance.now();
     this.#storage.sessionId = session.id;
     this.#channel?.postMessage(session);

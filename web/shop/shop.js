@@ -94,11 +94,16 @@ async function change(card, choice) {
   delete card.dataset.wanted;
 }
 
+/** The session that is paid for as soon as the shopper has signed in again. @type {string | null} */
+let due = null;
+
 async function pay() {
   const { session } = checkout.state;
+  due = null;
   if (!session) return;
   const known = /** @type {Record<string, unknown>} */ (session.data.contact ?? {});
   const saved = [...new FormData(form)].every(([name, value]) => known[name] === value) ? session : await save();
+  if (!saved && checkout.state.notice?.next === "sign_in") due = session.id;
   if (saved?.package !== session.package) return; // it went on elsewhere: the shopper looks again first
   await checkout.complete(String(saved.data.payment ?? `pay_${saved.id}`));
 }
@@ -123,7 +128,10 @@ function changed() {
 /** @type {Record<string, (next: string) => unknown>} what the one button of a notice does */
 const ACTIONS = {
   retry: () => checkout.retry(),
-  sign_in: () => checkout.retry(),
+  sign_in: async () => {
+    const session = await checkout.retry();
+    if (due && shown === "checkout" && session?.id === due) await pay();
+  },
   restart: () => (checkout.dismiss(), show("add")),
   done: () => (checkout.dismiss(), show("done")),
 };

@@ -94,6 +94,18 @@ test("a refused token is refreshed once; then the shopper is asked, and the wish
   assert.equal(new Set(asked.map(({ key }) => key)).size, 1);
 });
 
+test("of what a sign-in held up, the payment is taken up first", { timeout: 5_000 }, async () => {
+  const problem = { code: "token_expired", message: "", next: "sign_in" };
+  const refusals = Array.from({ length: 4 }, () => json(401, problem));
+  const paid = json(200, task(session({ status: "completed", valid: false })));
+  const { checkout, asked } = client([json(200, session()), ...refusals, paid], new Map([["test-0.session", ID]]));
+  await checkout.start();
+  await checkout.complete("pay-1");
+  await checkout.navigate("checkout");
+  assert.equal((await checkout.retry())?.status, "completed");
+  assert.match(asked.at(-1).url, /complete$/);
+});
+
 test("messages are translated by code", async () => {
   const problem = { code: "session_unrecoverable", message: "English", next: "restart" };
   const kept = new Map([["test-0.session", ID]]);
@@ -117,7 +129,7 @@ test("what was overtaken before its answer came leads to what lives", async () =
   assert.equal(checkout.state.notice?.code, "moved");
 });
 
-test("what another tab did later and told sooner stays", async (t) => {
+test("what another tab did later and told sooner stays", { timeout: 5_000 }, async (t) => {
   const tab = new BroadcastChannel("test-0");
   t.after(() => tab.close());
   const later = session({ id: "later", package: "solo", created_at: "2026-01-01T00:00:02Z" });
