@@ -42,7 +42,7 @@ EVERYONE: Final = Principal("", service=True)  # as whom the service itself look
 
 
 class _Prepared(HMACAlgorithm):
-    """Takes the secret as it is: to look for PEM and JSON in it anew is half of what a token's check costs."""
+    """Takes the secret as it is: to look for PEM and JSON in it anew is two fifths of a token's check."""
 
     def prepare_key(self, key: str | bytes) -> bytes:
         """The key itself."""

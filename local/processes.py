@@ -32,8 +32,8 @@ MIGRATE = Process("migrate", "-m db.migrate up")
 
 PROCESSES = (
     Process("api", "-m api", probe="/readyz"),
-    # It executes by itself: a message that goes to a child and back costs twice as much and takes three times as long,
-    # and at SIGTERM billiard's children wait up to 30 s for results of theirs to be read that nobody reads any more.
+    # It executes by itself: at SIGTERM under load, billiard's children wait up to 30 s for results of theirs to be read
+    # that nobody reads any more. It is as quick, and takes 200 MB less.
     Process("worker", f"{WORKER} -Q sessions -n sessions@%h -P solo"),
     # Apart, so that a purge never delays a shopper; and two children, so that it never delays what rings again.
     Process("worker-maintenance", f"{WORKER} -Q maintenance -n maintenance@%h -c 2"),

@@ -42,7 +42,9 @@ def create_app(settings: WorkerSettings, transport: dict[str, Any]) -> Celery:
         task_reject_on_worker_lost=True,
         task_acks_on_failure=True,
         task_acks_on_timeout=True,
-        task_time_limit=20,  # seconds; no soft limit, which would raise in the middle of a commit
+        # Seconds, of a pool's processes; a solo worker has Postgres' limits and its watchdog. No soft limit: it would
+        # raise in the middle of a commit.
+        task_time_limit=20,
         worker_prefetch_multiplier=2,
         worker_soft_shutdown_timeout=8,
         worker_enable_soft_shutdown_on_idle=True,

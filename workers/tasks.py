@@ -35,7 +35,7 @@ log = structlog.get_logger("tasks")
 
 
 class Process:
-    """What a pool process holds: made after the fork, since neither engine nor client survives one."""
+    """What the process that executes holds. A pool makes it after the fork: neither engine nor client survives one."""
 
     engine: Engine
     executor: Executor
