@@ -3,11 +3,6 @@ PYTHON ?= python3
 python := .venv/bin/python
 # A command with the settings of the stack that `make up` runs.
 local := @$(python) -m local.run
-# Two test processes, since most tests wait for other processes most of the time; the contract's in one, to be judged whole.
-define tests
-	@$(python) -m pytest $(1) --ignore tests/api --numprocesses 2 --dist loadgroup
-	@$(python) -m pytest $(1) tests/api
-endef
 
 .PHONY: help install up token migrate cleanup doctor session retry refunds chaos test test-full bench lint format clean
 
@@ -54,10 +49,12 @@ format: install  ## what a machine can put right
 	@$(python) -m ruff check --fix .
 	@$(python) -m ruff format .
 
+# Two test processes, since most tests mostly wait for other processes; the contract's in one, to be judged as a whole.
 test: lint       ## everything but the slow tests
 	@$(python) -m tests.browser.install
 	@$(python) -m tests.monitoring.install
-	$(call tests,-m "not slow")
+	@$(python) -m pytest -m "not slow" --ignore tests/api --numprocesses 2 --dist loadgroup
+	@$(python) -m pytest -m "not slow" tests/api
 
 test-full: lint  ## everything
 	@$(python) -m tests.browser.install

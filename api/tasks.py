@@ -58,7 +58,6 @@ async def ask(
     parts.backlog.check()
     began = time.perf_counter()
     body = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
-    digest = hashlib.sha256(b"%b %b %b" % (kind.encode(), str(session_id).encode(), body)).hexdigest()
     task_id: UUID = uuid7()
     request = accept.Request(
         id=task_id,
@@ -67,7 +66,7 @@ async def ask(
         session_id=session_id or uuid7(),
         payload=body,
         idempotency_key=headers.idempotency_key,
-        request_hash=digest if headers.idempotency_key else None,
+        request_hash=_hash(kind, session_id, body) if headers.idempotency_key else None,
         request_id=headers.request_id,
     )
     with parts.results.expecting(task_id) as result:
@@ -80,6 +79,10 @@ async def ask(
                 ANSWER.observe(time.perf_counter() - began)
             return accepted, task
     return accepted, await parts.results.wait(accepted.id, headers.wait) if headers.wait else None
+
+
+def _hash(kind: Kind, session_id: UUID | None, body: bytes) -> str:
+    return hashlib.sha256(b"%b %b %b" % (kind.encode(), str(session_id).encode(), body)).hexdigest()
 
 
 def answer(accepted: accept.Accepted, task: TaskView | None, wait: int) -> Response:

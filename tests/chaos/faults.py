@@ -57,8 +57,7 @@ def _kill_all(kind: str) -> Callable[[Fleet, Fault], None]:
 
 
 def _kill_child(fleet: Fleet, fault: Fault) -> None:
-    name = fault.dice.choice(["worker-1", "worker-2", "maintenance"])
-    children = fleet.children(name)
+    children = fleet.children("maintenance")  # the only pool; the others execute by themselves
     if children:
         with suppress(ProcessLookupError):
             os.kill(fault.dice.choice(children), signal.SIGKILL)
