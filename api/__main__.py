@@ -13,6 +13,7 @@ from api.protocol import BoundedProtocol
 from api.settings import ApiSettings, listed
 from api.state import State
 from db import logs
+from db.garbage import settle
 
 OTHER_FILES: Final = 100  # connections to Postgres and Redis, libraries
 
@@ -61,6 +62,7 @@ def main() -> None:
         timeout_graceful_shutdown=8,
     )
     server = Server(config, app.state.parts)
+    settle()
     server.run()
     if not server.started:
         sys.exit(3)

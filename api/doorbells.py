@@ -17,16 +17,10 @@ log = structlog.get_logger("doorbells")
 
 RING_SECONDS: Final = 1.0  # then the redelivery sweep rings instead
 DUE_LIMIT: Final = 20_000  # ids kept while Redis is slow; the sweep rings for the rest
-WINDOW: Final = 1  # messages that workers have not answered yet: what comes meanwhile rings together
-WINDOW_SECONDS: Final = 0.05  # then an answer is taken for lost: ringing costs little, waiting costs shoppers
 
 
 class Doorbells:
     """Rings from a task of its own: a publisher thread would fight the event loop for the interpreter.
-
-    A message costs a worker more than a task in it does. So, as in Nagle's algorithm, what becomes due while workers
-    are busy with `WINDOW` messages waits for one of these to be answered, and rings together; a lone request never
-    waits, and a full message (`BATCH_LIMIT`) goes at once, to whichever worker is free.
 
     Args:
         app: makes the messages.
@@ -41,8 +35,6 @@ class Doorbells:
         self._due: dict[Kind, list[UUID]] = {}
         self._count = 0
         self._wake = asyncio.Event()
-        self._unanswered: dict[UUID, float] = {}  # a task of each message under way -> when it was rung for
-        self._answered = asyncio.Event()
 
     def ring(self, tasks: list[tuple[UUID, Kind]]) -> None:
         """Ring soon. What is due together rings together."""
@@ -52,44 +44,22 @@ class Doorbells:
             self._due.setdefault(kind, []).append(task_id)
         self._count += len(tasks)
         self._wake.set()
-        if self._count >= BATCH_LIMIT:
-            self._answered.set()
-
-    def answered(self, task_ids: list[UUID]) -> None:
-        """Hear that these tasks are finished, and with them the messages that named them."""
-        for task_id in task_ids:
-            if self._unanswered.pop(task_id, None) is not None:
-                self._answered.set()
 
     async def run(self) -> None:
         """Ring for ever."""
         while True:
             await self._wake.wait()
-            await self._window()
             await self.flush()
-
-    async def _window(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while len(self._unanswered) >= WINDOW and self._count < BATCH_LIMIT:
-            self._answered.clear()
-            oldest, since = next(iter(self._unanswered.items()))
-            try:
-                async with asyncio.timeout(since + WINDOW_SECONDS - clock()):
-                    await self._answered.wait()
-            except TimeoutError:
-                self._unanswered.pop(oldest, None)
 
     async def flush(self) -> None:
         """Ring for all that is due now."""
         self._wake.clear()
         due, self._due, self._count = self._due, {}, 0
-        now = asyncio.get_running_loop().time()
         messages = []
         for kind, ids in due.items():
             for start in range(0, len(ids), BATCH_LIMIT):
                 some = ids[start : start + BATCH_LIMIT]
                 messages.append(envelope(self._app, SESSION_TASKS[kind], [[str(i) for i in some]], SESSIONS_QUEUE))
-                self._unanswered[some[0]] = now
         if messages:
             await self._push(SESSIONS_QUEUE, messages)
 

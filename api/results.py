@@ -4,10 +4,9 @@ Without Redis, or where its word is lost, the hub looks in Postgres by itself, a
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final, Self
 from uuid import UUID
 
 import redis.asyncio as redis
@@ -35,26 +34,43 @@ _TASKS_BY_ID, _TASK_CONSTANTS = driver_sql(queries.TASKS_BY_ID)
 _FINISHED_AMONG, _FINISHED_CONSTANTS = driver_sql(queries.FINISHED_AMONG)
 
 
-@dataclass(frozen=True, slots=True)
 class Expected:
-    """A result that someone waits for."""
+    """A result that someone waits for, as long as they are in this context."""
 
-    task_id: UUID
-    future: asyncio.Future[TaskView | None]
+    __slots__ = ("_waiting", "future", "task_id")
+
+    def __init__(self, task_id: UUID, waiting: "Waiting") -> None:
+        self.task_id = task_id
+        self.future: asyncio.Future[TaskView | None] = asyncio.get_running_loop().create_future()
+        self._waiting = waiting
+
+    def __enter__(self) -> Self:
+        self._waiting.setdefault(self.task_id.bytes, []).append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        others = self._waiting[self.task_id.bytes]
+        others.remove(self)
+        if not others:
+            del self._waiting[self.task_id.bytes]
 
     async def within(self, seconds: float) -> TaskView | None:
         """The finished task, or None when the time is over or the process stops."""
         if seconds <= 0:
             return None
-        timer = self.future.get_loop().call_later(seconds, self._let_go)
+        timer = self.future.get_loop().call_later(seconds, self.let_go)
         try:
             return await self.future
         finally:
             timer.cancel()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Wait no longer."""
         if not self.future.done():
             self.future.set_result(None)
+
+
+Waiting = dict[bytes, list[Expected]]  # by a task's id, as the words of it spell it
 
 
 class Results:
@@ -63,38 +79,28 @@ class Results:
     Args:
         settings: names Postgres, where results are read.
         redis_url: where workers publish which tasks are finished.
-        heard: is told of all tasks that are finished, whoever waits for them.
     """
 
-    def __init__(self, settings: DatabaseSettings, redis_url: str, heard: Callable[[list[UUID]], None]) -> None:
+    def __init__(self, settings: DatabaseSettings, redis_url: str) -> None:
         self._connection = OwnConnection(settings, "results", Role.AUDITOR)
         self._redis_url = redis_url
-        self._heard_of = heard
-        self._waiting: dict[UUID, set[asyncio.Future[TaskView | None]]] = {}
-        self._finished: set[UUID] = set()
+        self._waiting: Waiting = {}
+        self._finished: set[bytes] = set()
         self._wake = asyncio.Event()
         self._deaf = True
         self._closed = False
 
-    @contextmanager
-    def expecting(self, task_id: UUID) -> Iterator["Expected"]:
+    def expecting(self, task_id: UUID) -> Expected:
         """Expect a task's result; begin before the task is accepted, or the word may be missed."""
-        expected = Expected(task_id, asyncio.get_running_loop().create_future())
+        expected = Expected(task_id, self._waiting)
         if self._closed:
             expected.future.set_result(None)
-        self._waiting.setdefault(task_id, set()).add(expected.future)
-        try:
-            yield expected
-        finally:
-            waiting = self._waiting[task_id]
-            waiting.discard(expected.future)
-            if not waiting:
-                del self._waiting[task_id]
+        return expected
 
     async def wait(self, task_id: UUID, seconds: float) -> TaskView | None:
         """The result of a task that was accepted before: looked up at once, since the word may have been said."""
         with self.expecting(task_id) as expected:
-            self._finished.add(task_id)
+            self._finished.add(task_id.bytes)
             self._wake.set()
             return await expected.within(seconds)
 
@@ -120,10 +126,9 @@ class Results:
     def close(self) -> None:
         """Let everyone who waits go with what they have."""
         self._closed = True
-        for futures in self._waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_result(None)
+        for some in self._waiting.values():
+            for expected in some:
+                expected.let_go()
 
     async def listen(self) -> None:
         """Hear which tasks are finished, for ever."""
@@ -155,11 +160,10 @@ class Results:
                     if message["type"] == "message":
                         self._heard(unpack_ids(message["data"]))
 
-    def _heard(self, task_ids: list[UUID]) -> None:
-        self._heard_of(task_ids)
-        waited_for = [task_id for task_id in task_ids if task_id in self._waiting]
+    def _heard(self, finished: list[bytes]) -> None:
+        waited_for = self._waiting.keys() & finished
         if waited_for:
-            self._finished.update(waited_for)
+            self._finished |= waited_for
             self._wake.set()
 
     async def tell(self) -> None:
@@ -182,25 +186,28 @@ class Results:
                 await asyncio.sleep(DEAF_LOOK_SECONDS)
 
     async def _look(self) -> None:
-        for some in chunked(list(self._waiting)):
+        for some in self._chunked(self._waiting):
             rows = await self._connection.fetch(
                 _FINISHED_AMONG, {**_FINISHED_CONSTANTS, "task_ids": some}, READ_SECONDS
             )
-            self._finished.update(row[0] for row in rows)
+            self._finished.update(row[0].bytes for row in rows)
 
     async def _read(self) -> None:
-        """An id is dropped only after its result was read, so that an outage loses no one."""
-        for some in chunked([task_id for task_id in self._finished if task_id in self._waiting]):
-            parameters = {**_TASK_CONSTANTS, "task_ids": some}
-            for row in await self._connection.fetch(_TASKS_BY_ID, parameters, READ_SECONDS):
-                task = queries.task_view(row)
-                for future in self._waiting.get(task.id, ()):
-                    if task.state is not TaskState.PENDING and not future.done():
-                        future.set_result(task)
-            self._finished.difference_update(some)
-        self._finished.intersection_update(self._waiting)
+        """Read what was heard of until now: what is heard meanwhile may be newer than what is read."""
+        heard, self._finished = self._finished, set()
+        try:
+            for some in self._chunked(heard):
+                parameters = {**_TASK_CONSTANTS, "task_ids": some}
+                for row in await self._connection.fetch(_TASKS_BY_ID, parameters, READ_SECONDS):
+                    task = queries.task_view(row)
+                    for expected in self._waiting.get(task.id.bytes, ()):
+                        if task.state is not TaskState.PENDING and not expected.future.done():
+                            expected.future.set_result(task)
+        except BaseException:
+            self._finished |= heard  # an outage loses no one
+            raise
 
-
-def chunked(task_ids: list[UUID]) -> Iterator[list[UUID]]:
-    """Pieces of a size for one statement."""
-    return (task_ids[start : start + READ_LIMIT] for start in range(0, len(task_ids), READ_LIMIT))
+    def _chunked(self, keys: Iterable[bytes]) -> Iterator[list[UUID]]:
+        """The ids of those that are waited for, in pieces of a size for one statement."""
+        ids = [some[0].task_id for some in map(self._waiting.get, keys) if some]
+        return (ids[start : start + READ_LIMIT] for start in range(0, len(ids), READ_LIMIT))

@@ -64,7 +64,7 @@ class State:
             engines=engines,
             doorbells=doorbells,
             acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds),
-            results=Results(settings, str(settings.redis_url), doorbells.answered),
+            results=Results(settings, str(settings.redis_url)),
             backlog=Backlog(auditor, settings.backlog_limit),
             rates=Rates(settings),
             verifier=Verifier(settings),

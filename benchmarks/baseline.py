@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 
+from api.app import Service
 from api.auth import Verifier
 from api.edge import Edge
 from api.hot import HotRoute, ShortWays
@@ -17,6 +19,7 @@ from api.protocol import BoundedProtocol
 from api.rates import Rates
 from api.settings import ApiSettings
 from api.state import State
+from db.garbage import settle
 
 
 @dataclass
@@ -40,13 +43,13 @@ def create_app(settings: ApiSettings, lifespan: Lifespan, create: Callable[..., 
         lifespan: opens and closes what the path needs.
         create: answers POST /api/sessions.
     """
-    app = FastAPI(title="baseline", lifespan=lifespan, redirect_slashes=False)
+    app = Service(title="baseline", lifespan=lifespan, redirect_slashes=False)
     router = APIRouter(prefix="/api/sessions", route_class=HotRoute)
     router.post("", status_code=201)(create)
     app.include_router(router)
     app.state.parts = Parts(settings, Verifier(settings), Rates(settings), State.clock)
     app.add_exception_handler(Problem, _problem)
-    app.add_middleware(Edge, ways=ShortWays(router.routes, {Problem: _problem}))
+    app.surround(partial(Edge, ways=ShortWays(router.routes, {Problem: _problem})))
     return app
 
 
@@ -57,6 +60,7 @@ async def _problem(_: Request, problem: Exception) -> Response:
 
 def serve(app: FastAPI, settings: ApiSettings) -> None:
     """As `api.__main__` serves the service."""
+    settle()
     uvicorn.run(
         app,
         host=settings.api_host,

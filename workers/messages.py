@@ -31,6 +31,6 @@ def pack_ids(ids: list[UUID]) -> bytes:
     return b"".join(task_id.bytes for task_id in ids)
 
 
-def unpack_ids(packed: bytes) -> list[UUID]:
-    """The ids in one word of the finished channel; what is left over is dropped, the word is a hint only."""
-    return [UUID(bytes=packed[i : i + 16]) for i in range(0, len(packed) - 15, 16)]
+def unpack_ids(packed: bytes) -> list[bytes]:
+    """The ids' bytes in one word of the finished channel; what is left over is dropped, the word is a hint only."""
+    return [packed[i : i + 16] for i in range(0, len(packed) - 15, 16)]

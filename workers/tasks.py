@@ -9,14 +9,17 @@ from uuid import UUID
 import redis
 import structlog
 from celery import Task
-from celery.signals import worker_process_init
+from celery.concurrency.solo import TaskPool
+from celery.signals import worker_process_init, worker_ready
 from sqlalchemy import Engine
 
 from db import logs
 from db.access import Role
 from db.engine import sync_engine
+from db.garbage import settle
 from workers import doorbell
 from workers.celery_app import app, settings
+from workers.door import Door
 from workers.execution import Executor
 from workers.maintenance import Maintenance, maintenance_engine
 from workers.messages import (
@@ -38,13 +41,15 @@ class Process:
     """What the process that executes holds. A pool makes it after the fork: neither engine nor client survives one."""
 
     engine: Engine
+    teller: redis.Redis
+    door: Door | None = None  # of a worker without a pool of processes
     executor: Executor
     maintenance: Maintenance
 
     def begin(self) -> None:
         """Make the connections' pools; each connects when first used."""
         self.engine = sync_engine(settings, "worker", role=Role.WORKER)
-        teller = redis.Redis.from_url(
+        self.teller = teller = redis.Redis.from_url(
             str(settings.redis_url), socket_timeout=0.5, socket_connect_timeout=0.5, protocol=3
         )
 
@@ -85,18 +90,32 @@ def _begin(**_: Any) -> None:
     process.begin()
 
 
+@worker_ready.connect
+def _begin_to_linger(sender: Any, **_: Any) -> None:
+    settle()
+    if isinstance(sender.pool, TaskPool):
+        process.door = Door(process.teller, SESSIONS_QUEUE, sender)
+
+
 def execute(self: "Task[Any, Any]", task_ids: Any) -> dict[str, Any]:
     """Execute accepted tasks. A message is untrusted: what is not a list of ids is set aside with a log line."""
-    logs.bind(celery_task_id=str(self.request.id))
     try:
         ids = _ids_of(task_ids)
         if ids is None:
-            log.error("malformed doorbell set aside")
+            log.error("malformed doorbell set aside", celery_task_id=str(self.request.id))
             return {"malformed": True}
         redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
-        return asdict(process.executor.execute(ids, str(self.request.id), redelivered))
+        summary = _execute(ids, str(self.request.id), redelivered)
+        if process.door:
+            process.door.linger(_execute)
+        return summary
     finally:
         logs.bind()  # what the worker says next is not about this task
+
+
+def _execute(ids: list[UUID], celery_task_id: str, redelivered: bool) -> dict[str, Any]:
+    logs.bind(celery_task_id=celery_task_id)
+    return asdict(process.executor.execute(ids, celery_task_id, redelivered))
 
 
 def _ids_of(task_ids: Any) -> list[UUID] | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 WORKER_POINTS = (
+    "at the door",  # Celery knows nothing of the message, it was taken at the door
     "received",  # the message is there, nothing is read
     "locked",  # the users' tasks are locked
     "loaded",  # and their sessions
@@ -62,7 +63,7 @@ def wrap_worker(points: Points) -> None:
     """Put the worker's points between its steps."""
     import psycopg
 
-    from workers import execution
+    from workers import door, execution
 
     def after(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **named: Any) -> Any:
@@ -87,6 +88,7 @@ def wrap_worker(points: Points) -> None:
         commit(self)
         points.pass_by("committed")
 
+    door.Door._answer = before("at the door", door.Door._answer)  # type: ignore[method-assign]
     executor = execution.Executor
     executor.execute = before("received", after("finished", executor.execute))  # type: ignore[method-assign]
     execution.take = after("locked", execution.take)

@@ -1,12 +1,10 @@
-"""When the API rings: at once for a lone request, together while workers are busy."""
+"""When the API rings: at once, and together for what is due together."""
 
 import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
-
-from api.doorbells import WINDOW, Doorbells
+from api.doorbells import Doorbells
 from db.lifecycle import Kind
 from workers.configuration import create_app
 from workers.messages import BATCH_LIMIT
@@ -55,46 +53,18 @@ def test_a_lone_request_rings_at_once() -> None:
     _run(scenario)
 
 
-def test_what_comes_while_the_window_is_full_rings_together_when_a_message_is_answered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("api.doorbells.WINDOW_SECONDS", 3600)
-
+def test_what_becomes_due_together_rings_together() -> None:
     async def scenario(bells: Recorded) -> None:
-        first = _tasks(1)
-        bells.ring(first)
-        await _until(lambda: len(bells.pushed) == 1)
-        for _ in range(WINDOW - 1):
-            bells.ring(_tasks(1))
-            await _until(lambda: len(bells.pushed) == WINDOW)
         for _ in range(5):
             bells.ring(_tasks(3))
-            await asyncio.sleep(0)
-        assert len(bells.pushed) == WINDOW
-        bells.answered([task_id for task_id, _ in first])
-        await _until(lambda: len(bells.pushed) == WINDOW + 1)
-        assert bells.pushed[-1] == 1
+        await _until(lambda: bells.pushed == [1])
 
     _run(scenario)
 
 
-def test_a_full_message_goes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.doorbells.WINDOW_SECONDS", 3600)
-
+def test_no_message_names_more_than_a_batch_holds() -> None:
     async def scenario(bells: Recorded) -> None:
-        for n in range(WINDOW + 1):
-            bells.ring(_tasks(BATCH_LIMIT))
-            await _until(lambda n=n: len(bells.pushed) == n + 1)
-
-    _run(scenario)
-
-
-def test_an_answer_that_is_lost_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.doorbells.WINDOW_SECONDS", 0.01)
-
-    async def scenario(bells: Recorded) -> None:
-        for n in range(3 * WINDOW):
-            bells.ring(_tasks(1))
-            await _until(lambda n=n: len(bells.pushed) == n + 1)
+        bells.ring(_tasks(2 * BATCH_LIMIT + 1))
+        await _until(lambda: bells.pushed == [3])
 
     _run(scenario)
