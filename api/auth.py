@@ -10,6 +10,7 @@ from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_encode, force_bytes
 
 from api.edge import address_of
+from api.hot import SENT
 from api.keys import Keys
 from api.problems import Problem
 from api.rates import Rates
@@ -139,7 +140,7 @@ def _unauthorized(code: str) -> Problem:
 
 async def authenticated(request: Request) -> Principal:
     """The dependency of each path that needs a token; the rates are counted here. A service's are its own affair."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = request.scope[SENT].get(b"authorization", b"").decode("latin-1").partition(" ")
     parts = request.app.state.parts
     rates: Rates = parts.rates
     try:

@@ -6,9 +6,9 @@ from typing import Any, Final
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
-from api.hot import ShortWays
+from api.hot import SENT, ShortWays
 from api.problems import Problem
 from api.rates import address_key
 from api.sizes import SIZES
@@ -48,7 +48,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of repeated ones the first counts
+        scope[SENT] = headers
         given = headers.get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7()).encode()
         scope["request_id"] = request_id.decode()

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Request
 from fastapi.exceptions import RequestValidationError
 
-from api.hot import SHORT_WAYS
+from api.hot import SENT, SHORT_WAYS
 from api.sizes import SIZES
 
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
@@ -53,12 +53,13 @@ async def _ask_headers(request: Request, prefer: Prefer = None, idempotency_key:
 
 async def _hot_ask_headers(request: Request) -> AskHeaders:
     """The same, without FastAPI's help."""
-    key = request.headers.get("idempotency-key")
+    sent = request.scope[SENT]
+    key = sent[b"idempotency-key"].decode("latin-1") if b"idempotency-key" in sent else None
     if key is not None and not _KEY.fullmatch(key):
         wrong = {"type": "string_pattern_mismatch", "loc": ("header", "idempotency-key"), "msg": KEY_RULE}
         raise RequestValidationError([wrong])
-    prefer = request.headers.get("prefer")
-    return AskHeaders(preferred_wait(prefer) if prefer else 0, key, request.scope.get("request_id"))
+    prefer = sent.get(b"prefer")
+    return AskHeaders(preferred_wait(prefer.decode("latin-1")) if prefer else 0, key, request.scope.get("request_id"))
 
 
 SHORT_WAYS[_ask_headers] = _hot_ask_headers

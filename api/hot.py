@@ -14,11 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 Part = Callable[[Request], Awaitable[Any]]
 Answers = Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]]
+
+SENT = "checkout_sessions.sent"  # in the scope, from the edge on: the headers by name
 
 # What stands for a dependency here, where it is not called as it is: dependency -> its short way.
 SHORT_WAYS: dict[Callable[..., Any], Part] = {}
@@ -105,9 +108,21 @@ def _path_part(name: str) -> Part:
     return part
 
 
+async def _read(receive: Receive) -> bytes:
+    """The body; the edge bounds it."""
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+
+
 def _body(adapter: TypeAdapter[Any], optional: bool) -> Part:
     async def part(request: Request) -> Any:
-        raw = await request.body()
+        raw = await _read(request.receive)
         if not raw and optional:
             return None
         try:

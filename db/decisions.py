@@ -128,7 +128,7 @@ def decide(shopper: Shopper, task: Task, new_id: Callable[[], UUID]) -> Outcome:
             outcome = _recover(shopper, task, addressed, new_id)
         case Kind.COMPLETE:
             outcome = _complete(shopper, task, addressed)
-    return replace(outcome, addressed_status=status)
+    return replace(outcome, addressed_status=status) if status else outcome
 
 
 def _first(shopper: Shopper, task: Task, session_id: UUID) -> Session:
