@@ -94,6 +94,16 @@ DELETE FROM maintenance_runs WHERE id = ANY(ARRAY(
 ))
 """)
 
+_SHOPPERS_AT_WORK = text(f"""
+SELECT coalesce(
+    (SELECT true FROM session_tasks WHERE state = 'PENDING' ORDER BY user_id LIMIT 1),
+    (SELECT true FROM session_tasks
+        WHERE state <> 'PENDING' AND NOT ({REFUSED_PAYMENT}) AND finished_at > now() - interval '1 s'
+        ORDER BY finished_at LIMIT 1),
+    false
+)
+""")  # noqa: S608
+
 # Of the last hour only: who asked has long gone, and beat cleans up anyway.
 _UNDONE_RUNS = text("""
 SELECT task, id FROM maintenance_runs
@@ -130,6 +140,11 @@ def purge_tasks(connection: Connection, limit: int, retention: timedelta) -> int
 def purge_runs(connection: Connection, limit: int, retention: timedelta) -> int:
     """Delete records of maintenance."""
     return connection.execute(_PURGE_RUNS, {"limit": limit, "retention": retention}).rowcount
+
+
+def shoppers_at_work(connection: Connection) -> bool:
+    """Whether a request is under way, or was a second ago."""
+    return bool(connection.execute(_SHOPPERS_AT_WORK).scalar())
 
 
 def undone_runs(connection: Connection) -> list[tuple[str, UUID]]:

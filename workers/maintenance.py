@@ -28,12 +28,14 @@ from workers.settings import WorkerSettings
 
 log = structlog.get_logger("maintenance")
 
-SWEEP_LIMIT: Final = 5_000  # rows a transaction: some ten milliseconds under locks that nobody waits for
+SWEEP_LIMIT: Final = 5_000  # rows a transaction: a tenth of a second of a core, under locks that nobody waits for
+BUSY_LIMIT: Final = 500  # the same while shoppers are at work
+BUSY_PAUSE: Final = 4  # then a sweep rests that many times as long as it took
 RING_LIMIT: Final = 5_120  # doorbells a sweep: twenty messages, however long the backlog
 UNHEARD_LIMIT: Final = 1_000  # messages that wait in the queue already: more of them would not be heard sooner
 BUDGET_SECONDS: Final = 12.0  # well under the tasks' hard time limit; what is left waits for the next tick
 
-Batch = Callable[[Connection], int]
+Batch = Callable[[Connection, int], int]  # takes the most rows to touch, returns how many it touched
 
 # One number for each kind of run, in a range that no other software is likely to lock.
 LOCKS: Final = {
@@ -68,20 +70,20 @@ class Maintenance:
 
     def expire_sessions(self, run_id: str | None = None, trigger: str = "beat") -> dict[str, Any]:
         """Mark overdue sessions. Reads compute expiry themselves, so this only writes down what already counts."""
-        return self._run(EXPIRE_SESSIONS, run_id, trigger, lambda c: sweeps.expire(c, SWEEP_LIMIT))
+        return self._run(EXPIRE_SESSIONS, run_id, trigger, sweeps.expire)
 
     def delete_sessions(self, run_id: str | None = None, trigger: str = "beat") -> dict[str, Any]:
         """Delete old sessions."""
         retention = self.limits.retention
-        return self._run(DELETE_SESSIONS, run_id, trigger, lambda c: sweeps.delete(c, SWEEP_LIMIT, retention))
+        return self._run(DELETE_SESSIONS, run_id, trigger, lambda c, limit: sweeps.delete(c, limit, retention))
 
     def purge_records(self) -> dict[str, Any]:
         """Delete old records of tasks and of maintenance."""
         retention = timedelta(seconds=self.settings.task_retention_seconds)
 
-        def purge(connection: Connection) -> int:
-            tasks = sweeps.purge_tasks(connection, SWEEP_LIMIT, retention)
-            return tasks + sweeps.purge_runs(connection, SWEEP_LIMIT, retention)
+        def purge(connection: Connection, limit: int) -> int:
+            tasks = sweeps.purge_tasks(connection, limit, retention)
+            return tasks + sweeps.purge_runs(connection, limit, retention)
 
         return self._run(PURGE_RECORDS, None, "beat", purge)
 
@@ -93,7 +95,7 @@ class Maintenance:
         """
         broken: dict[str, list[str]] = {}
 
-        def check(connection: Connection) -> int:
+        def check(connection: Connection, _: int) -> int:
             connection.execute(text(f"SET LOCAL ROLE {Role.AUDITOR}"))  # carts and payments are not maintenance's
             for finding in examine(connection, bounds_of(self.settings)):
                 if finding.unknown:
@@ -103,7 +105,7 @@ class Maintenance:
                     broken[finding.name] = finding.broken
             return sum(map(len, broken.values()))
 
-        result = self._run(CHECK_INVARIANTS, None, "beat", check)
+        result = self._run(CHECK_INVARIANTS, None, "beat", check, once=True)
         if broken:
             raise InvariantsBrokenError(", ".join(broken))
         return result
@@ -122,7 +124,7 @@ class Maintenance:
             self.send(name, [str(run_id)])
         return {"rung": len(due), "cleanups": len(undone)}
 
-    def _run(self, name: str, run_id: str | None, trigger: str, batch: Batch) -> dict[str, Any]:
+    def _run(self, name: str, run_id: str | None, trigger: str, batch: Batch, once: bool = False) -> dict[str, Any]:
         """Run `batch` until it comes back short or the budget is used up, one run of its name at a time."""
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
             # Beat's tick gives way to a run under way; someone who asked for one waits for it.
@@ -131,11 +133,13 @@ class Maintenance:
             if guard.execute(text(f"SELECT {lock}(:key)"), {"key": LOCKS[name]}).scalar() is False:
                 return {"skipped": "another run is under way"}
             try:
-                return self._recorded(guard, name, run_id or str(uuid7()), trigger, batch)
+                return self._recorded(guard, name, run_id or str(uuid7()), trigger, batch, once)
             finally:
                 guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCKS[name]})
 
-    def _recorded(self, guard: Connection, name: str, run_id: str, trigger: str, batch: Batch) -> dict[str, Any]:
+    def _recorded(
+        self, guard: Connection, name: str, run_id: str, trigger: str, batch: Batch, once: bool
+    ) -> dict[str, Any]:
         begun = guard.execute(_BEGIN_RUN, {"id": run_id, "task": name, "trigger": trigger}).one_or_none()
         if begun is None:
             return {"skipped": "this run is finished"}
@@ -143,12 +147,16 @@ class Maintenance:
         began = time.monotonic()
         rows, error = 0, None
         try:
-            while time.monotonic() - began < BUDGET_SECONDS:
+            while (batch_began := time.monotonic()) - began < BUDGET_SECONDS:
+                busy = sweeps.shoppers_at_work(guard)
+                limit = BUSY_LIMIT if busy else SWEEP_LIMIT
                 with self.engine.begin() as connection:
-                    done = batch(connection)
+                    done = batch(connection, limit)
                 rows += done
-                if done < SWEEP_LIMIT:
+                if once or done < limit:
                     break
+                if busy:
+                    time.sleep(BUSY_PAUSE * (time.monotonic() - batch_began))
         except Exception as caught:
             error = type(caught).__name__
             log.exception("maintenance failed", task=name, run_id=run_id, rows=rows)

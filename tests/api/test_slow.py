@@ -25,7 +25,9 @@ GRACE = 20.0  # seconds that a busy machine may take beyond a limit
 def impatient(service: Service) -> str:
     """An API with little time."""
     limits = {"HEAD_SECONDS": HEAD, "BODY_SECONDS": BODY, "SEND_SECONDS": SEND, "ADDRESS_CONNECTION_LIMIT": CONNECTIONS}
-    return service.another_api(**{name: str(value) for name, value in limits.items()}, HISTORY_LIMIT="1000", RATE_LIMIT="0")
+    return service.another_api(
+        **{name: str(value) for name, value in limits.items()}, HISTORY_LIMIT="1000", RATE_LIMIT="0"
+    )
 
 
 @contextmanager

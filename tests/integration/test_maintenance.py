@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -157,6 +158,32 @@ def test_a_run_ends_when_its_budget_is_used_up_and_the_next_goes_on(
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     overdue(connection, 9)
     assert [make().expire_sessions()["rows"] for _ in range(3)] == [6, 3, 0]
+
+
+@pytest.mark.parametrize("state", ["PENDING", "SUCCESS"])
+def test_a_sweep_rests_between_small_batches_while_shoppers_are_at_work(
+    connection: Connection[Any], make: Callable[[], Maintenance], monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(module, "BUSY_LIMIT", 2)
+    rests: list[float] = []
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=rests.append)
+    monkeypatch.setattr(module, "time", clock)
+    overdue(connection, 5)
+    accept(connection, make_task(Kind.CREATE, user_id="at work"))
+    if state == "SUCCESS":
+        connection.execute(
+            "UPDATE session_tasks SET state = 'SUCCESS', result_session_id = session_id,"
+            " finished_at = now() + interval '1 hour'"  # so that no slow test outlives its second
+        )
+    assert make().expire_sessions()["rows"] == 5
+    assert len(rests) == 2
+    assert all(rest > 0 for rest in rests)
+    connection.execute(
+        "UPDATE session_tasks SET state = 'SUCCESS', result_session_id = session_id, finished_at = '-infinity'"
+    )
+    overdue(connection, 5)
+    assert make().expire_sessions()["rows"] == 5
+    assert len(rests) == 2, "nobody is at work"
 
 
 def test_many_runs_at_once_do_each_thing_once(
