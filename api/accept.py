@@ -6,6 +6,7 @@ request waits for nobody; under load, batches grow by themselves and share the c
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -30,6 +31,8 @@ log = structlog.get_logger("accept")
 ACCEPT_SECONDS: Final = 1.8  # then the client hears 503: within two seconds, whatever Postgres does
 PROGRESS_SECONDS: Final = 0.8  # since the last commit: for so long Postgres is taken to be well
 TURNS: Final = 2  # of the event loop, from a socket's bytes to a request that waits here
+STAGES: Final = 4  # API, Postgres, worker, and the way back: with one batch for each, none waits for the others
+SMALL: Final = 16  # requests; fewer in a batch cost more than stages that wait
 WAITING_LIMIT: Final = 10_000  # requests waiting to be accepted by this process; their bodies are at most 64 KiB each
 
 
@@ -64,12 +67,16 @@ class Acceptor:
         settings: names Postgres.
         doorbells: rings for what is committed.
         patience: seconds after which the sweep rings again for a task that is still pending.
+        under_way: how many requests of this process are not answered yet.
     """
 
-    def __init__(self, settings: DatabaseSettings, doorbells: Doorbells, patience: float) -> None:
+    def __init__(
+        self, settings: DatabaseSettings, doorbells: Doorbells, patience: float, under_way: Callable[[], int]
+    ) -> None:
         self._connection = OwnConnection(settings, "acceptor", Role.ACCEPTOR)
         self._doorbells = doorbells
         self._patience = patience
+        self._under_way = under_way
         self._waiting: deque[tuple[Request, asyncio.Future[Accepted]]] = deque()
         self._wake = asyncio.Event()
         self._committed_at = 0.0
@@ -109,17 +116,18 @@ class Acceptor:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await self._gather()
-                count = min(len(self._waiting), BATCH_LIMIT)
+                most = min(max(self._under_way() // STAGES, SMALL), BATCH_LIMIT)
+                await self._gather(most)
+                count = min(len(self._waiting), most)
                 batch = [self._waiting.popleft() for _ in range(count)]
                 # In one order for all processes: two that insert each other's keys would otherwise wait for each other.
                 batch.sort(key=lambda entry: (entry[0].idempotency_key or "", entry[0].user_id))
                 await self._accept([entry for entry in batch if not entry[1].done()])
 
-    async def _gather(self) -> None:
+    async def _gather(self, most: int) -> None:
         """Let in who is at the door: requests that have arrived, and are not parsed yet. Takes microseconds alone."""
         seen = 0
-        while seen < len(self._waiting) < BATCH_LIMIT:
+        while seen < len(self._waiting) < most:
             seen = len(self._waiting)
             for _ in range(TURNS):
                 await asyncio.sleep(0)

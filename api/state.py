@@ -57,14 +57,15 @@ class State:
             engines[None] = async_engine(settings, "demo", 1)  # it turns clocks back, which no role may
         auditor = Connections(settings, Role.AUDITOR, AUDITORS)
         doorbells = Doorbells(create_app(settings, {}), str(settings.redis_url))
+        results = Results(settings, str(settings.redis_url))
         return State(
             settings=settings,
             reader=Connections(settings, Role.READER, READERS),
             auditor=auditor,
             engines=engines,
             doorbells=doorbells,
-            acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds),
-            results=Results(settings, str(settings.redis_url)),
+            acceptor=Acceptor(settings, doorbells, settings.redeliver_interval_seconds, lambda: results.waiting),
+            results=results,
             backlog=Backlog(auditor, settings.backlog_limit),
             rates=Rates(settings),
             verifier=Verifier(settings),

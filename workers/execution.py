@@ -21,7 +21,8 @@ from workers.rows import Taken, session_of, store_parameters, taken_of
 log = structlog.get_logger("execution")
 
 Tell = Callable[[list[UUID]], None]
-TAKE_LIMIT = 4 * BATCH_LIMIT  # tasks of one transaction
+BATCH = 64  # tasks in one transaction: twice as many cost a tenth less each, and are told twice as late
+TAKE_LIMIT = 4 * BATCH_LIMIT  # the same, with whatever else their users have pending
 SUSPECT_RINGS = 3  # delivered for the third time: perhaps its execution kills the worker
 
 
@@ -67,8 +68,8 @@ class Executor:
             sqlalchemy.exc.DBAPIError, psycopg.OperationalError: Postgres is away; nothing was done.
         """
         summary = Summary()
-        for start in range(0, len(ids), BATCH_LIMIT):
-            self._execute_batch(list(ids[start : start + BATCH_LIMIT]), celery_task_id, redelivered, summary)
+        for start in range(0, len(ids), BATCH):
+            self._execute_batch(list(ids[start : start + BATCH]), celery_task_id, redelivered, summary)
         if summary.failed:
             raise TasksFailedError(", ".join(summary.failed))
         return summary
