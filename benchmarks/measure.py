@@ -14,6 +14,8 @@ from benchmarks.servers import Servers, libpq
 from benchmarks.systems import System
 
 DRAIN_SECONDS = 120.0
+SERVING = ("api", "worker")
+REST_SECONDS = 0.2  # in which processes at rest use less than a tenth of a core
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def measure(
 ) -> Measurement:
     """Load a system (see `load.run`) and look at what it used.
 
-    CPU is counted until every accepted task is finished, so that what is accepted and not yet done is not free.
+    CPU is counted until every accepted task is finished and the processes are at rest, so that what is accepted and not
+    yet done is not free, and none of it falls into the next measurement.
 
     Raises:
         AssertionError: a request failed, or an answered session is not in the database as it should be.
@@ -75,6 +78,7 @@ def measure(
     ended = time.monotonic()
     with psycopg.connect(libpq(system.database_url), autocommit=True) as connection:
         drained = _drain(connection) - ended
+        _rest(system)
         after = usage(pids)
         _check(connection, target, sample.ids)
     per_thousand = 1000 / sample.requests
@@ -104,6 +108,20 @@ def _drain(connection: psycopg.Connection[Any]) -> float:
         assert time.monotonic() < deadline, f"tasks are still pending after {DRAIN_SECONDS} s"
         time.sleep(0.02)
     return time.monotonic()
+
+
+def _rest(system: System) -> None:
+    """Wait until those who serve do no more work: textbook's queue is not in the database."""
+    pids = {label: some for label, some in system.processes.pids().items() if label in SERVING}
+    deadline = time.monotonic() + DRAIN_SECONDS
+    used = usage(pids)
+    while True:
+        time.sleep(REST_SECONDS)
+        now = usage(pids)
+        if sum(now.since(used).values()) < REST_SECONDS / 10:
+            return
+        assert time.monotonic() < deadline, f"the processes are still at work after {DRAIN_SECONDS} s"
+        used = now
 
 
 def _check(connection: psycopg.Connection[Any], target: Target, ids: list[str]) -> None:
