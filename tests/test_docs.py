@@ -43,7 +43,7 @@ def test_each_make_target_exists() -> None:
 
 
 def test_each_file_linked_exists() -> None:
-    assert [path for path in re.findall(r"\]\(([^)]+)\)", README) if not (ROOT / path).exists()] == []
+    assert [path for path in re.findall(r"\]\(([^)#]+)[^)]*\)", README) if not (ROOT / path).exists()] == []
 
 
 def test_each_default_is_told() -> None:

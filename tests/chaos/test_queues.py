@@ -139,11 +139,17 @@ def test_the_api_notices_a_lost_route(bench: Bench) -> None:
 
 def test_a_deaf_worker_ends(bench: Bench) -> None:
     worker = bench.ill("deaf", WATCHDOG_SECONDS="2")
-    bench.works(60)  # it listens once
-    task_id = bench.ask()
-    assert worker.popen.wait(60) == EXIT_STATUS
+    bench.works(60)  # it listens once, and stays at the door for a moment
+    asked = [bench.ask()]
+
+    def ended() -> bool:
+        asked.append(bench.ask())
+        return worker.popen.poll() is not None
+
+    eventually(ended, "the worker ends", 60)
+    assert worker.popen.returncode == EXIT_STATUS
     bench.stack.start("worker")
-    eventually(lambda: bench.is_finished(task_id), "who takes its place does the work")
+    eventually(lambda: all(map(bench.is_finished, asked)), "who takes its place does the work")
 
 
 def test_neither_a_busy_worker_nor_an_outage_alarms_the_watchdog(bench: Bench) -> None:
