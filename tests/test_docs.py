@@ -43,7 +43,15 @@ def test_each_make_target_exists() -> None:
 
 
 def test_each_file_linked_exists() -> None:
-    assert [path for path in re.findall(r"\]\(([^)#]+)[^)]*\)", README) if not (ROOT / path).exists()] == []
+    """And the heading in it, where one is named."""
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", README)]
+    assert [path for path, _, _ in links if not (ROOT / path).is_file() and not (ROOT / path).is_dir()] == []
+    assert [link for link in links if link[2] and link[2] not in _headings(ROOT / link[0])] == []
+
+
+def _headings(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_each_default_is_told() -> None:

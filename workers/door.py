@@ -18,6 +18,7 @@ import structlog
 from celery.worker import state
 
 from workers.inbound import flaw
+from workers.messages import ids_of
 
 log = structlog.get_logger("door")
 
@@ -87,9 +88,8 @@ class Door:
         if wrong is not None:
             log.error("forged message set aside", queue=self.queue, flaw=wrong)
             return None
-        try:
-            ids = [UUID(task_id) for task_id in orjson.loads(base64.b64decode(parsed["body"]))[0][0]]
-        except (ValueError, TypeError, AttributeError):
+        ids = ids_of(orjson.loads(base64.b64decode(parsed["body"]))[0][0])
+        if ids is None:
             log.error("malformed doorbell set aside")
             return None
         return Doorbell(parsed["headers"], ids, bool(parsed["properties"]["delivery_info"].get("redelivered")))

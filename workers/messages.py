@@ -3,7 +3,7 @@
 A message is a doorbell: it names accepted task ids and carries nothing else.
 """
 
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from db.lifecycle import Kind
@@ -23,7 +23,15 @@ MAINTENANCE_QUEUE: Final = "maintenance"  # apart, so that a purge never delays 
 
 FINISHED_CHANNEL: Final = "checkout-sessions.finished"  # Redis pub/sub: ids of finished tasks, 16 bytes each
 
-BATCH_LIMIT: Final = 256  # tasks in one message and one transaction; beyond it a batch gains little and locks much
+BATCH_LIMIT: Final = 256  # tasks in one message, and requests in one accept
+
+
+def ids_of(named: Any) -> list[UUID] | None:
+    """The ids that a doorbell names, or None: a message is untrusted."""
+    try:
+        return [UUID(task_id) for task_id in named] if isinstance(named, list) else None
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def pack_ids(ids: list[UUID]) -> bytes:

@@ -31,6 +31,7 @@ from workers.messages import (
     REDELIVER_TASKS,
     SESSION_TASKS,
     SESSIONS_QUEUE,
+    ids_of,
     pack_ids,
 )
 
@@ -100,7 +101,7 @@ def _begin_to_linger(sender: Any, **_: Any) -> None:
 def execute(self: "Task[Any, Any]", task_ids: Any) -> dict[str, Any]:
     """Execute accepted tasks. A message is untrusted: what is not a list of ids is set aside with a log line."""
     try:
-        ids = _ids_of(task_ids)
+        ids = ids_of(task_ids)
         if ids is None:
             log.error("malformed doorbell set aside", celery_task_id=str(self.request.id))
             return {"malformed": True}
@@ -116,13 +117,6 @@ def execute(self: "Task[Any, Any]", task_ids: Any) -> dict[str, Any]:
 def _execute(ids: list[UUID], celery_task_id: str, redelivered: bool) -> dict[str, Any]:
     logs.bind(celery_task_id=celery_task_id)
     return asdict(process.executor.execute(ids, celery_task_id, redelivered))
-
-
-def _ids_of(task_ids: Any) -> list[UUID] | None:
-    try:
-        return [UUID(task_id) for task_id in task_ids] if isinstance(task_ids, list) else None
-    except (ValueError, TypeError, AttributeError):
-        return None
 
 
 for name in SESSION_TASKS.values():

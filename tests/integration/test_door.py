@@ -77,10 +77,18 @@ def test_what_waits_is_answered_together_oldest_first_and_then_the_worker_goes(s
 
 
 def test_what_comes_while_the_worker_lingers_is_answered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "LINGER_SECONDS", 0.4)
+    monkeypatch.setattr(door, "LINGER_SECONDS", 30)
     late = uuid4()
-    threading.Timer(0.05, scene.knock, [late]).start()
-    assert scene.linger() == [[late]]
+    knocking = threading.Timer(0.05, scene.knock, [late])
+    knocking.start()
+
+    def answer_and_stop(ids: list[UUID], *_: Any) -> None:
+        scene.execute(ids, "", False)
+        monkeypatch.setattr(state, "should_stop", 0)
+
+    scene.door.linger(answer_and_stop)
+    knocking.join()
+    assert scene.answered == [([late], False)]
 
 
 def test_the_shift_ends_however_many_come(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
