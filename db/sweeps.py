@@ -19,6 +19,10 @@ NOBODY_WAITS = """NOT EXISTS (
         SELECT FROM session_tasks AS t WHERE t.user_id = {session}.user_id AND t.state = 'PENDING' OFFSET 0
     )"""
 
+# In the order of its index.
+FIRST_PENDING = "SELECT true FROM session_tasks WHERE state = 'PENDING' ORDER BY user_id LIMIT 1"
+_ANY_PENDING = text(FIRST_PENDING)
+
 _EXPIRE = text(f"""
 UPDATE checkout_sessions SET status = 'expired'
 WHERE status IS NOT DISTINCT FROM 'active' AND expires_at <= now() AND ctid = ANY(ARRAY(
@@ -29,10 +33,27 @@ WHERE status IS NOT DISTINCT FROM 'active' AND expires_at <= now() AND ctid = AN
 ))
 """)  # noqa: S608 - constants of this module
 
+_DELETABLE = "s.status = ANY('{active,expired,invalidated}') AND s.created_at <= now() - CAST(:retention AS interval)"
+# By days in UTC, which is our connections' time zone (db/engine.py).
+_COUNT_LINES = """INSERT INTO daily_counts AS d (day, lines_begun)
+    SELECT line_began_at::date, count(*) FROM {gone} WHERE line_position = 0 GROUP BY 1 ORDER BY 1
+    ON CONFLICT (day) DO UPDATE SET lines_begun = d.lines_begun + excluded.lines_begun"""
+
+# For as long as nothing at all is pending: that must be looked at once more behind the locks.
+_DELETE_ALL = text(f"""
+WITH gone AS MATERIALIZED (
+    SELECT s.ctid, s.line_position, s.line_began_at FROM checkout_sessions AS s WHERE {_DELETABLE}
+        AND (({FIRST_PENDING}) IS NULL OR {NOBODY_WAITS.format(session="s")})
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), counted AS (
+    {_COUNT_LINES.format(gone="gone")}
+)
+DELETE FROM checkout_sessions WHERE ctid = ANY(ARRAY(SELECT ctid FROM gone))
+""")  # noqa: S608
+
 _LOCK_DELETABLE = text(f"""
-SELECT s.id FROM checkout_sessions AS s
-WHERE s.status = ANY('{{active,expired,invalidated}}') AND s.created_at <= now() - CAST(:retention AS interval)
-    AND {NOBODY_WAITS.format(session="s")}
+SELECT s.id FROM checkout_sessions AS s WHERE {_DELETABLE} AND {NOBODY_WAITS.format(session="s")}
 LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)  # noqa: S608
@@ -46,9 +67,7 @@ WITH gone AS (
         AND {NOBODY_WAITS.format(session="s")}
     RETURNING s.line_position, s.line_began_at
 ), counted AS (
-    INSERT INTO daily_counts AS d (day, lines_begun)
-    SELECT (line_began_at AT TIME ZONE 'UTC')::date, count(*) FROM gone WHERE line_position = 0 GROUP BY 1 ORDER BY 1
-    ON CONFLICT (day) DO UPDATE SET lines_begun = d.lines_begun + excluded.lines_begun
+    {_COUNT_LINES.format(gone="gone")}
 )
 SELECT count(*) FROM gone
 """)  # noqa: S608
@@ -96,7 +115,7 @@ DELETE FROM maintenance_runs WHERE id = ANY(ARRAY(
 
 _SHOPPERS_AT_WORK = text(f"""
 SELECT coalesce(
-    (SELECT true FROM session_tasks WHERE state = 'PENDING' ORDER BY user_id LIMIT 1),
+    ({FIRST_PENDING}),
     (SELECT true FROM session_tasks
         WHERE state <> 'PENDING' AND NOT ({REFUSED_PAYMENT}) AND finished_at > now() - interval '1 s'
         ORDER BY finished_at LIMIT 1),
@@ -120,10 +139,20 @@ def expire(connection: Connection, limit: int) -> int:
 
 def delete(connection: Connection, limit: int, retention: timedelta) -> int:
     """Delete sessions past `retention` that are not completed; the lines that began with them are counted first."""
+    if not _any_pending(connection):
+        with connection.begin_nested() as all_at_once:
+            done = connection.execute(_DELETE_ALL, {"limit": limit, "retention": retention}).rowcount
+            if not _any_pending(connection):
+                return done
+            all_at_once.rollback()
     ids = list(connection.execute(_LOCK_DELETABLE, {"limit": limit, "retention": retention}).scalars())
     if not ids:
         return 0
     return int(connection.execute(_DELETE, {"ids": ids, "retention": retention}).scalar_one())
+
+
+def _any_pending(connection: Connection) -> bool:
+    return bool(connection.execute(_ANY_PENDING).scalar())
 
 
 def ring_again(connection: Connection, limit: int, interval: timedelta) -> list[tuple[UUID, Kind]]:

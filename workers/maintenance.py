@@ -29,7 +29,8 @@ from workers.settings import WorkerSettings
 log = structlog.get_logger("maintenance")
 
 SWEEP_LIMIT: Final = 5_000  # rows a transaction: a tenth of a second of a core, under locks that nobody waits for
-BUSY_LIMIT: Final = 500  # the same while shoppers are at work
+DELETE_LIMIT: Final = 50_000  # the same time: no index is written to
+BUSY_LIMIT: Final = 200  # the same while shoppers are at work
 BUSY_PAUSE: Final = 4  # then a sweep rests that many times as long as it took
 RING_LIMIT: Final = 5_120  # doorbells a sweep: twenty messages, however long the backlog
 UNHEARD_LIMIT: Final = 1_000  # messages that wait in the queue already: more of them would not be heard sooner
@@ -70,12 +71,15 @@ class Maintenance:
 
     def expire_sessions(self, run_id: str | None = None, trigger: str = "beat") -> dict[str, Any]:
         """Mark overdue sessions. Reads compute expiry themselves, so this only writes down what already counts."""
-        return self._run(EXPIRE_SESSIONS, run_id, trigger, sweeps.expire)
+        return self._run(EXPIRE_SESSIONS, run_id, trigger, sweeps.expire, SWEEP_LIMIT)
 
     def delete_sessions(self, run_id: str | None = None, trigger: str = "beat") -> dict[str, Any]:
         """Delete old sessions."""
-        retention = self.limits.retention
-        return self._run(DELETE_SESSIONS, run_id, trigger, lambda c, limit: sweeps.delete(c, limit, retention))
+
+        def delete(connection: Connection, limit: int) -> int:
+            return sweeps.delete(connection, limit, self.limits.retention)
+
+        return self._run(DELETE_SESSIONS, run_id, trigger, delete, DELETE_LIMIT)
 
     def purge_records(self) -> dict[str, Any]:
         """Delete old records of tasks and of maintenance."""
@@ -85,7 +89,7 @@ class Maintenance:
             tasks = sweeps.purge_tasks(connection, limit, retention)
             return tasks + sweeps.purge_runs(connection, limit, retention)
 
-        return self._run(PURGE_RECORDS, None, "beat", purge)
+        return self._run(PURGE_RECORDS, None, "beat", purge, SWEEP_LIMIT)
 
     def check_invariants(self) -> dict[str, Any]:
         """Check what must hold; its run keeps how many rows break it, for the metrics.
@@ -105,7 +109,7 @@ class Maintenance:
                     broken[finding.name] = finding.broken
             return sum(map(len, broken.values()))
 
-        result = self._run(CHECK_INVARIANTS, None, "beat", check, once=True)
+        result = self._run(CHECK_INVARIANTS, None, "beat", check, 0)
         if broken:
             raise InvariantsBrokenError(", ".join(broken))
         return result
@@ -124,8 +128,16 @@ class Maintenance:
             self.send(name, [str(run_id)])
         return {"rung": len(due), "cleanups": len(undone)}
 
-    def _run(self, name: str, run_id: str | None, trigger: str, batch: Batch, once: bool = False) -> dict[str, Any]:
-        """Run `batch` until it comes back short or the budget is used up, one run of its name at a time."""
+    def _run(self, name: str, run_id: str | None, trigger: str, batch: Batch, most: int) -> dict[str, Any]:
+        """Run `batch` until it comes back short or the budget is used up, one run of its name at a time.
+
+        Args:
+            name: of the task.
+            run_id: of a run that was asked for.
+            trigger: who asked.
+            batch: one transaction.
+            most: rows of a batch; with 0 there is one batch only.
+        """
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
             # Beat's tick gives way to a run under way; someone who asked for one waits for it.
             wait = run_id is not None or trigger != "beat"
@@ -133,12 +145,12 @@ class Maintenance:
             if guard.execute(text(f"SELECT {lock}(:key)"), {"key": LOCKS[name]}).scalar() is False:
                 return {"skipped": "another run is under way"}
             try:
-                return self._recorded(guard, name, run_id or str(uuid7()), trigger, batch, once)
+                return self._recorded(guard, name, run_id or str(uuid7()), trigger, batch, most)
             finally:
                 guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCKS[name]})
 
     def _recorded(
-        self, guard: Connection, name: str, run_id: str, trigger: str, batch: Batch, once: bool
+        self, guard: Connection, name: str, run_id: str, trigger: str, batch: Batch, most: int
     ) -> dict[str, Any]:
         begun = guard.execute(_BEGIN_RUN, {"id": run_id, "task": name, "trigger": trigger}).one_or_none()
         if begun is None:
@@ -149,11 +161,11 @@ class Maintenance:
         try:
             while (batch_began := time.monotonic()) - began < BUDGET_SECONDS:
                 busy = sweeps.shoppers_at_work(guard)
-                limit = BUSY_LIMIT if busy else SWEEP_LIMIT
+                limit = min(BUSY_LIMIT, most) if busy else most
                 with self.engine.begin() as connection:
                     done = batch(connection, limit)
                 rows += done
-                if once or done < limit:
+                if not most or done < limit:
                     break
                 if busy:
                     time.sleep(BUSY_PAUSE * (time.monotonic() - batch_began))

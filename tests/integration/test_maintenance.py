@@ -190,6 +190,7 @@ def test_many_runs_at_once_do_each_thing_once(
     connection: Connection[Any], make: Callable[[], Maintenance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEEP_LIMIT", 50)
+    monkeypatch.setattr(module, "DELETE_LIMIT", 50)
     days = [LIMITS.retention + timedelta(days=n % 20, minutes=1) for n in range(400)]
     add_sessions(connection, *(make_row(f"user-{uuid7()}", age=age) for age in days))
     overdue(connection, 300)

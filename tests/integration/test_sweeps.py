@@ -99,6 +99,28 @@ def test_sessions_of_a_user_with_a_pending_task_are_left_alone(connection: Conne
     assert statuses(connection, overdue, old) == ["expired", "gone"]
 
 
+def test_a_task_that_comes_while_sessions_are_deleted_at_once_keeps_its_user_s(
+    connection: Connection[Any], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hers, his = one_each(LIMITS.retention + MINUTE, LIMITS.retention + MINUTE, status=Status.EXPIRED)
+    add_sessions(connection, hers, his)
+    looks: list[int] = []
+    any_pending = sweeps._any_pending
+
+    def look(sweep: Any) -> bool:
+        looks.append(sweep.execute(sweeps.text("SELECT count(*) FROM checkout_sessions")).scalar_one())
+        if len(looks) == 2:  # she asked before the lock, too late for the statement that took it
+            accept(connection, make_task(Kind.CREATE, user_id=hers.user_id, package="gold"))
+        return any_pending(sweep)
+
+    monkeypatch.setattr(sweeps, "_any_pending", look)
+    assert delete(engine) == 1
+    assert looks == [2, 0]
+    assert statuses(connection, hers, his) == [Status.EXPIRED, "gone"]
+    counted = connection.execute("SELECT sum(lines_begun) FROM daily_counts").fetchone()
+    assert counted == (1,)
+
+
 def test_a_sweep_takes_as_many_as_it_may_and_the_oldest_first(connection: Connection[Any], engine: Engine) -> None:
     sessions = one_each(*(LIMITS.ttl + n * MINUTE for n in range(1, 6)))
     add_sessions(connection, *sessions)
