@@ -61,7 +61,7 @@ LOADS: Final = {
     "ours, accept alone": ("ours", Target(202, "session_id")),
 }
 # What served each best on two cores; `compare` measures it again unless told not to.
-CHOICES: Final = {"direct": Choice(api=2), "textbook": Choice(), "ours": Choice(api=2, pool="solo")}
+CHOICES: Final = {"direct": Choice(api=2), "textbook": Choice(), "ours": Choice(pool="solo")}
 POOLS: Final = (("prefork", 1), ("prefork", 2), ("solo", 1))
 WAITS: Final = ("get", "20", "100")
 CANDIDATES: Final = {
