@@ -54,11 +54,7 @@ class Door:
     consumer: Any
 
     def linger(self, execute: Execute) -> None:
-        """Answer doorbells as long as they come, within the shift.
-
-        Raises:
-            Exception: as `execute` does; those that were taken last are rung again.
-        """
+        """Answer doorbells as long as they come and can be answered, within the shift."""
         until = time.monotonic() + SHIFT_SECONDS
         while time.monotonic() < until and not _stopping():
             try:
@@ -69,8 +65,8 @@ class Door:
             if not messages:
                 return
             bells = [bell for bell in map(self._read, messages) if bell]
-            if bells:
-                self._answer(bells, execute)
+            if bells and not self._answer(bells, execute):
+                return
 
     def _messages(self) -> list[bytes]:
         found: Any = self.client.rpop(self.queue, TOGETHER)
@@ -94,15 +90,18 @@ class Door:
             return None
         return Doorbell(parsed["headers"], ids, bool(parsed["properties"]["delivery_info"].get("redelivered")))
 
-    def _answer(self, bells: list[Doorbell], execute: Execute) -> None:
+    def _answer(self, bells: list[Doorbell], execute: Execute) -> bool:
+        """Returns whether it went well. What failed is red in Flower, and rung again by the sweep."""
         began = time.time()
+        ids = [task_id for bell in bells for task_id in bell.ids]
         try:
-            ids = [task_id for bell in bells for task_id in bell.ids]
             result = execute(ids, bells[0].headers["id"], any(bell.redelivered for bell in bells))
         except Exception as error:
+            log.warning("doorbells not answered", tasks=len(ids), error=repr(error))
             self._show(bells, began, "task-failed", exception=repr(error), traceback="")
-            raise
+            return False
         self._show(bells, began, "task-succeeded", result=repr(result), runtime=time.time() - began)
+        return True
 
     def _show(self, bells: list[Doorbell], began: float, end: str, **fields: Any) -> None:
         """Tell Flower, as Celery does of what it executes itself; afterwards, since the shopper waits before."""

@@ -127,15 +127,20 @@ def test_flower_is_told_as_of_any_task(scene: Scene) -> None:
         assert succeeded["runtime"] >= 0
 
 
-def test_a_failure_is_shown_and_goes_on_to_celery(scene: Scene) -> None:
+def test_a_failure_is_shown_and_ends_the_shift(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(door, "TOGETHER", 1)
+    scene.knock(uuid4())
     scene.knock(uuid4())
 
     def fail(*_: Any) -> None:
         raise LookupError("no")
 
-    with pytest.raises(LookupError):
-        scene.door.linger(fail)
+    scene.door.linger(fail)  # the task at whose end it lingers is done, whatever comes of these
     assert [event for event, _ in scene.consumer.events] == ["task-received", "task-started", "task-failed"]
+    assert "doorbells not answered" in capsys.readouterr().out
+    assert scene.client.llen(SESSIONS_QUEUE) == 1, "Celery's, which waits longer between tries"
 
 
 def test_what_was_delivered_before_is_known_by_it(scene: Scene) -> None:
