@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 from celery.worker import state
+from structlog.testing import capture_logs
 
 from local.embedded import free_port
 from tests.acceptance.test_forged import FORGED
@@ -127,9 +128,7 @@ def test_flower_is_told_as_of_any_task(scene: Scene) -> None:
         assert succeeded["runtime"] >= 0
 
 
-def test_a_failure_is_shown_and_ends_the_shift(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_is_shown_and_ends_the_shift(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "TOGETHER", 1)
     scene.knock(uuid4())
     scene.knock(uuid4())
@@ -137,9 +136,10 @@ def test_a_failure_is_shown_and_ends_the_shift(
     def fail(*_: Any) -> None:
         raise LookupError("no")
 
-    scene.door.linger(fail)  # the task at whose end it lingers is done, whatever comes of these
+    with capture_logs() as logged:
+        scene.door.linger(fail)  # the task at whose end it lingers is done, whatever comes of these
     assert [event for event, _ in scene.consumer.events] == ["task-received", "task-started", "task-failed"]
-    assert "doorbells not answered" in capsys.readouterr().out
+    assert [(line["event"], line["tasks"]) for line in logged] == [("doorbells not answered", 1)]
     assert scene.client.llen(SESSIONS_QUEUE) == 1, "Celery's, which waits longer between tries"
 
 
