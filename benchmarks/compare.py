@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from benchmarks import results
 from benchmarks.folder import temporary_folder
@@ -16,7 +17,10 @@ from benchmarks.systems import CANDIDATES, CHOICES, LOADS, Choice, System, runni
 
 CHOOSING_CLIENTS = (32, 128)
 CHOOSING_SECONDS = 2
+FINALISTS = 2  # candidates of each system that are measured again, side by side
+FINAL_ROUNDS = 3
 
+Tried = list[tuple[Choice, list[Measurement]]]
 Say = Callable[[str], None]  # takes a line on what is done
 
 
@@ -31,7 +35,8 @@ class Comparison:
     seconds: int
     settings: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    tried: dict[str, list[tuple[Choice, list[Measurement]]]] = field(default_factory=dict)
+    tried: dict[str, Tried] = field(default_factory=dict)
+    finals: dict[str, Tried] = field(default_factory=dict)
     measured: dict[tuple[str, int], list[Measurement]] = field(default_factory=dict)
 
 
@@ -59,7 +64,9 @@ def compare(
         result = Comparison(clients, loads, choices or dict(CHOICES), rounds, seconds, both.settings(), both.versions())
         if choices is None:
             result.tried = {name: _tried(name, both, databases[name], requests, say) for name in names}
-            result.choices = {name: best(tried) for name, tried in result.tried.items()}
+            for name, tried in result.tried.items():
+                result.finals[name] = _finals(name, both, databases[name], requests, ranked(tried)[:FINALISTS], say)
+            result.choices = {name: ranked(finals)[0] for name, finals in result.finals.items()}
         with ExitStack() as stack:
             systems = {
                 name: stack.enter_context(running(name, result.choices[name], both, databases[name], folder))
@@ -87,21 +94,48 @@ def _rounds(result: Comparison, systems: dict[str, System], both: Servers, reque
                 )
 
 
-def _tried(
-    name: str, both: Servers, database_url: str, requests: Path, say: Say
-) -> list[tuple[Choice, list[Measurement]]]:
+def _tried(name: str, both: Servers, database_url: str, requests: Path, say: Say) -> Tried:
     """Each candidate at a few and at many clients."""
-    target = next(target for system, target in LOADS.values() if system == name)
     tried = []
     for choice in CANDIDATES[name]:
         with running(name, choice, both, database_url, requests.parent) as system:
-            measure(system, target, both, requests, 32, 1)
-            found = [measure(system, target, both, requests, clients, CHOOSING_SECONDS) for clients in CHOOSING_CLIENTS]
+            found = _tries(system, both, requests, warm=False)
         tried.append((choice, found))
         say(f"choosing  {name}: {choice.describe(name)}  " + "  ".join(f"{one.rate:.0f}/s" for one in found))
     return tried
 
 
-def best(tried: Iterable[tuple[Choice, list[Measurement]]]) -> Choice:
-    """The candidate of the highest throughput, over the numbers of clients in the geometric mean."""
-    return max(tried, key=lambda entry: math.prod(one.rate for one in entry[1]))[0]
+def _finals(
+    name: str, both: Servers, database_url: str, requests: Path, finalists: Sequence[Choice], say: Say
+) -> Tried:
+    """The same of all finalists, up at once and taking turns: what a machine that others use gives, all of them get."""
+    finals: Tried = [(choice, []) for choice in finalists]
+    with ExitStack() as stack:
+        systems = [
+            stack.enter_context(running(name, choice, both, database_url, requests.parent, number=number))
+            for number, choice in enumerate(finalists)
+        ]
+        for number in range(FINAL_ROUNDS):
+            for (_, found), system in zip(finals, systems, strict=True):
+                found += _tries(system, both, requests, warm=number > 0)
+    for choice, found in finals:
+        say(f"chosen from  {name}: {choice.describe(name)}  " + "  ".join(f"{rate:.0f}/s" for rate in medians(found)))
+    return finals
+
+
+def _tries(system: System, both: Servers, requests: Path, warm: bool) -> list[Measurement]:
+    target = next(target for name, target in LOADS.values() if name == system.name)
+    if not warm:
+        measure(system, target, both, requests, 32, 1)
+    return [measure(system, target, both, requests, clients, CHOOSING_SECONDS) for clients in CHOOSING_CLIENTS]
+
+
+def medians(found: Sequence[Measurement]) -> list[float]:
+    """Sessions per second at each of CHOOSING_CLIENTS, of measurements that go through these again and again."""
+    step = len(CHOOSING_CLIENTS)
+    return [median(one.rate for one in found[n::step]) for n in range(step)]
+
+
+def ranked(tried: Iterable[tuple[Choice, list[Measurement]]]) -> list[Choice]:
+    """The highest throughput first, over the numbers of clients in the geometric mean."""
+    return [choice for choice, _ in sorted(tried, key=lambda entry: -math.prod(medians(entry[1])))]

@@ -1,14 +1,16 @@
 """The comparison's report: rates, latencies, ratios round by round, and what each process used."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.compare import Comparison
+from benchmarks.compare import CHOOSING_CLIENTS, Comparison, Tried, medians
+from benchmarks.measure import Measurement
 from benchmarks.plot import draw
 from benchmarks.results import facts, spread, table, write
+from benchmarks.systems import Choice
 
 # What issue 4 asks for: (title, figure, load, against, clients, bound, whether more is better).
 GOALS = (
@@ -102,15 +104,17 @@ def _choices(result: Comparison) -> str:
     lines = [f"- {name}: {choice.describe(name)}" for name, choice in result.choices.items()]
     if not result.tried:
         return "\n".join([*lines, "", "Taken as given."]) + "\n"
-    rows = [
-        [name, choice.describe(name), *(f"{one.rate:.0f}" for one in found)]
-        for name, tried in result.tried.items()
-        for choice, found in tried
+    head = ["system", "processes", *map(str, CHOOSING_CLIENTS)]
+    tables = [
+        table(head, [[n, choice.describe(n), *(f"{rate:.0f}" for rate in medians(found))] for n, choice, found in some])
+        for some in (_entries(result.finals), _entries(result.tried))
     ]
     return (
         "\n".join(lines)
-        + "\n\nOf these, in sessions/s at 32 and 128 clients:\n\n"
-        + table(["system", "processes", "32", "128"], rows)
+        + "\n\nMedians of sessions/s at so many clients, side by side:\n\n"
+        + tables[0]
+        + "\n\nThey were the best of these, measured once and one after the other:\n\n"
+        + tables[1]
     )
 
 
@@ -120,7 +124,10 @@ def _data(result: Comparison) -> dict[str, Any]:
         "settings": result.settings,
         "seconds": result.seconds,
         "choices": {name: choice.differences() for name, choice in result.choices.items()},
-        "tried": [list(entry) for entry in _tried(result)],
+        **{
+            key: [[name, choice.differences(), medians(found)] for name, choice, found in _entries(tried)]
+            for key, tried in (("finals", result.finals), ("tried", result.tried))
+        },
         "measured": [
             {"load": load, "clients": clients, "rounds": [one.as_json() for one in found]}
             for (load, clients), found in result.measured.items()
@@ -128,7 +135,7 @@ def _data(result: Comparison) -> dict[str, Any]:
     }
 
 
-def _tried(result: Comparison) -> Iterator[tuple[str, dict[str, object], list[float]]]:
-    for name, tried in result.tried.items():
-        for choice, found in tried:
-            yield name, choice.differences(), [round(one.rate, 1) for one in found]
+def _entries(tried: Mapping[str, Tried]) -> Iterator[tuple[str, Choice, list[Measurement]]]:
+    for name, entries in tried.items():
+        for choice, found in entries:
+            yield name, choice, found

@@ -132,7 +132,7 @@ def _ours(choice: Choice, ports: list[int], env: dict[str, str], _: Servers, fol
     return [
         *(Command("worker", worker.format(n=n), env) for n in range(choice.workers)),
         Command("maintenance", f"{WORKER} -Q maintenance -n maintenance@%h -c 2", env),
-        Command("beat", f"-m celery -A beat_schedule beat --schedule {folder}/beat", env),
+        Command("beat", f"-m celery -A beat_schedule beat --schedule {folder}/beat-{ports[0]}", env),
         *_apis("api", ports, "/healthz", env),
     ]
 
