@@ -11,11 +11,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+import psycopg
+
 from benchmarks import machine, requests, results, rows, sweeping
 from benchmarks.folder import temporary_folder
 from benchmarks.load import Target
 from benchmarks.measure import measure
-from benchmarks.servers import Servers, servers
+from benchmarks.servers import Servers, libpq, servers
 from benchmarks.systems import CHOICES, running
 
 OLD = """
@@ -34,6 +36,12 @@ RAW: Final = {
     "delete": """
         DELETE FROM checkout_sessions
         WHERE status <> 'completed' AND created_at <= now() - interval '7 days'
+    """,
+}
+DUE: Final = {
+    "expire": "SELECT count(*) FROM checkout_sessions WHERE status = 'active' AND expires_at <= now()",
+    "delete": """
+        SELECT count(*) FROM checkout_sessions WHERE status <> 'completed' AND created_at <= now() - interval '7 days'
     """,
 }
 # Shoppers who complete at a moderate rate, as most of a day is: 16 of them, each every 80 ms in the mean.
@@ -107,24 +115,26 @@ def _beside_shoppers(
         completes(3)
         for sweep, method in (("expire", maintenance.expire_sessions), ("delete", maintenance.delete_sessions)):
             both.checkpoint()
-            without = completes()
-            swept: list[float] = []
-            thread = threading.Thread(target=_sweep, args=(method, swept))
+            without = median(completes() for _ in range(2))
+            due, began = _due(url, sweep), time.perf_counter()
+            thread = threading.Thread(target=sweeping.run, args=(method,))
             thread.start()
-            during = [completes()]
-            while thread.is_alive() and len(during) < 3:
-                during.append(completes())
+            during = [completes() for _ in range(2)]
+            rate = (due - _due(url, sweep)) / (time.perf_counter() - began)
+            assert thread.is_alive(), "the sweep was done before the shoppers"
             thread.join()
-            result.busy_rates.setdefault(sweep, []).extend(swept)
+            result.busy_rates.setdefault(sweep, []).append(rate)
             result.p99.setdefault((sweep, "without"), []).append(without)
             result.p99.setdefault((sweep, "with"), []).append(median(during))
-            say(f"completes  p99 {without:.1f} ms, while {sweep} runs ({swept[0]:.0f} rows/s) {median(during):.1f} ms")
+            say(f"completes  p99 {without:.1f} ms, while {sweep} runs ({rate:.0f} rows/s) {median(during):.1f} ms")
     maintenance.engine.dispose()
 
 
-def _sweep(method: Any, rates: list[float]) -> None:
-    count, took = sweeping.run(method)
-    rates.append(count / took)
+def _due(url: str, sweep: str) -> int:
+    with psycopg.connect(libpq(url)) as connection:
+        row = connection.execute(DUE[sweep]).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _completes(file: Path, url: str) -> Path:
