@@ -62,7 +62,7 @@ test-full: lint  ## everything
 	@$(python) -m pytest
 
 BENCH ?= compare
-bench: install   ## this service beside its baselines, half an hour; OPTIONS=--quick, BENCH=large|upkeep|bloat|waits|scale
+bench: install   ## this service beside its baselines, twenty minutes; OPTIONS=--quick, BENCH=large|upkeep|bloat|waits|scale
 	@.venv/bin/uv sync --quiet --frozen --inexact --group bench
 	@$(python) -m benchmarks $(BENCH) --out benchmarks/results $(OPTIONS)
 

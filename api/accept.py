@@ -32,7 +32,7 @@ ACCEPT_SECONDS: Final = 1.8  # then the client hears 503: within two seconds, wh
 PROGRESS_SECONDS: Final = 0.8  # since the last commit: for so long Postgres is taken to be well
 TURNS: Final = 2  # of the event loop, from a socket's bytes to a request that waits here
 STAGES: Final = 4  # API, Postgres, worker, and the way back: with one batch for each, none waits for the others
-SMALL: Final = 16  # requests; fewer in a batch cost more than stages that wait
+SMALL: Final = 24  # requests; fewer in a batch cost more than stages that wait
 WAITING_LIMIT: Final = 10_000  # requests waiting to be accepted by this process; their bodies are at most 64 KiB each
 
 

@@ -30,7 +30,7 @@ log = structlog.get_logger("maintenance")
 
 SWEEP_LIMIT: Final = 5_000  # rows a transaction: a tenth of a second of a core, under locks that nobody waits for
 DELETE_LIMIT: Final = 50_000  # the same time: no index is written to
-BUSY_LIMIT: Final = 200  # the same while shoppers are at work
+BUSY_LIMIT: Final = 100  # the same while shoppers are at work
 BUSY_PAUSE: Final = 4  # then a sweep rests that many times as long as it took
 RING_LIMIT: Final = 5_120  # doorbells a sweep: twenty messages, however long the backlog
 UNHEARD_LIMIT: Final = 1_000  # messages that wait in the queue already: more of them would not be heard sooner
